@@ -1,0 +1,70 @@
+package backends
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors of a request as such: the same request would fail again.
+var (
+	// ErrCompacted: the revision was compacted away.
+	ErrCompacted = errors.New("required revision has been compacted")
+	// ErrFutureRevision: the revision was not reached yet.
+	ErrFutureRevision = errors.New("required revision is a future revision")
+	// ErrKeyNotFound: IgnoreValue or IgnoreLease on a key that does not exist.
+	ErrKeyNotFound = errors.New("key not found")
+	// ErrRequestTooLarge: the request does not fit into one proposal.
+	ErrRequestTooLarge = errors.New("request is too large")
+	// ErrLeaseNotFound: there is no such lease.
+	ErrLeaseNotFound = errors.New("requested lease not found")
+	// ErrLeaseExists: a lease with the chosen id exists.
+	ErrLeaseExists = errors.New("lease already exists")
+	// ErrLeaseTTLTooLarge: the TTL is above 9,000,000,000 seconds.
+	ErrLeaseTTLTooLarge = errors.New("too large lease TTL")
+	// ErrPermissionDenied: the caller may not do this.
+	ErrPermissionDenied = errors.New("permission denied")
+)
+
+// Errors of the store's state: a write was certainly not done.
+var (
+	// ErrNoSpace: the quota is used up, or the disk is full.
+	ErrNoSpace = errors.New("database space exceeded")
+	// ErrCorrupt: the corruption alarm is raised.
+	ErrCorrupt = errors.New("corrupt cluster")
+	// ErrTooManyRequests: a bounded queue is full.
+	ErrTooManyRequests = errors.New("too many requests")
+	// ErrNoLeader: there is no leader to ask.
+	ErrNoLeader = errors.New("no leader")
+	// ErrNotLeader: only the leader can do this, and this member is not it.
+	ErrNotLeader = errors.New("not leader")
+	// ErrLearner: a learner does not serve this.
+	ErrLearner = errors.New("rpc not supported for learner")
+	// ErrTimeout: a read could not be confirmed in time.
+	ErrTimeout = errors.New("request timed out")
+	// ErrStopped: the backend was closed.
+	ErrStopped = errors.New("server stopped")
+)
+
+// ErrOutcomeUnknown: a write was sent on its way and its fate is not known. It
+// may have taken effect, may still do so, or never.
+var ErrOutcomeUnknown = errors.New("outcome of the request is unknown")
+
+// Unsupported is the error for what a backend cannot do.
+type Unsupported struct {
+	// Backend is the backend's name, and What the thing asked for, in words.
+	Backend string
+	What    string
+}
+
+func (e *Unsupported) Error() string {
+	return fmt.Sprintf("%s is not supported by the %s backend", e.What, e.Backend)
+}
+
+// Remote is an error that another server answered and that is sent on unchanged.
+type Remote struct {
+	// Code is a gRPC status code.
+	Code    uint32
+	Message string
+}
+
+func (e *Remote) Error() string { return e.Message }
