@@ -1,0 +1,94 @@
+package conformance
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// Capability names something that a backend may lack.
+type Capability string
+
+// The capabilities. KV and Watch are what every backend has.
+const (
+	Leases       Capability = "Leases"
+	Members      Capability = "Members"
+	Alarms       Capability = "Alarms"
+	Hasher       Capability = "Hasher"
+	Snapshotter  Capability = "Snapshotter"
+	Defragmenter Capability = "Defragmenter"
+)
+
+// AllCapabilities is what a full server, such as etcd, has.
+func AllCapabilities() map[Capability]bool {
+	return map[Capability]bool{
+		Leases: true, Members: true, Alarms: true, Hasher: true, Snapshotter: true, Defragmenter: true,
+	}
+}
+
+// Condition is what a case needs of its server beyond being one.
+type Condition string
+
+// The conditions.
+const (
+	// Live is any server, also one that holds data.
+	Live Condition = ""
+	// SmallQuota is a server whose storage quota is QuotaBytes.
+	SmallQuota Condition = "small-quota"
+	// QuickProgress is a server that sends progress notifications each
+	// ProgressInterval.
+	QuickProgress Condition = "quick-progress"
+	// NoQuorum is a member that served and has lost its quorum.
+	NoQuorum Condition = "no-quorum"
+)
+
+const (
+	// QuotaBytes is the quota of a SmallQuota server. etcd refuses a Put once
+	// the file's size and the Put exceed it.
+	QuotaBytes = 8 << 20
+	// ProgressInterval is the progress interval of a QuickProgress server.
+	ProgressInterval = 200 * time.Millisecond
+)
+
+// Endpoint is a server under test.
+type Endpoint struct {
+	// Name is what the table calls it.
+	Name string
+	// Address is the host:port of the client port: gRPC and HTTP, plain text.
+	Address string
+	// Conn is a connection to Address. The endpoint's maker closes it.
+	Conn *grpc.ClientConn
+	// Capabilities holds what the server can do.
+	Capabilities map[Capability]bool
+}
+
+// Opener makes a server in a condition, or returns nil if that cannot be had. The server
+// lives until t ends.
+type Opener func(t *testing.T, condition Condition) *Endpoint
+
+// maxReceiveBytes bounds one answer that the suite accepts; etcd's client
+// accepts MaxInt32.
+const maxReceiveBytes = 256 << 20
+
+// Dial returns an endpoint at address, with a connection that t closes.
+func Dial(t *testing.T, name, address string, capabilities map[Capability]bool) *Endpoint {
+	t.Helper()
+	return &Endpoint{Name: name, Address: address, Conn: dial(t, address), Capabilities: capabilities}
+}
+
+// dial opens a connection of its own to address.
+func dial(t *testing.T, address string, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	options = append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceiveBytes), grpc.WaitForReady(true)),
+	}, options...)
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	if err != nil {
+		t.Fatalf("dial %s: %v", address, err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
