@@ -144,4 +144,3 @@ func (k Case) area() string {
 	area, _, _ := strings.Cut(k.Name, "/")
 	return area
 }
-

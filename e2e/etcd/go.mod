@@ -2,6 +2,8 @@ module github.com/etcdshim/shim/e2e/etcd
 
 go 1.26.0
 
+require github.com/etcdshim/shim v0.0.0-00010101000000-000000000000
+
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

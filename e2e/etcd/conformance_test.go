@@ -1,0 +1,61 @@
+package etcd
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/etcdshim/shim/conformance"
+	"github.com/etcdshim/shim/e2e/etcd/process"
+)
+
+// TestEtcdConforms is the test of the suite: real etcd holds every case, none left out.
+func TestEtcdConforms(t *testing.T) {
+	for _, profile := range []conformance.Profile{conformance.Etcd(), conformance.Kubernetes()} {
+		t.Run(profile.Name, func(t *testing.T) {
+			s := conformance.Run(t, profile, openEtcd)
+			if t.Failed() {
+				return
+			}
+			if len(s.NotGiven) != 0 || s.Absent() != 0 || s.Passed() != len(profile.Cases) {
+				t.Errorf("%d of %d cases held, %d absent, not run: %v", s.Passed(), len(profile.Cases), s.Absent(), s.NotGiven)
+			}
+		})
+	}
+}
+
+// openEtcd starts an etcd in the condition.
+func openEtcd(t *testing.T, condition conformance.Condition) *conformance.Endpoint {
+	t.Helper()
+	var flags []string
+	switch condition {
+	case conformance.Live:
+	case conformance.SmallQuota:
+		flags = []string{"--quota-backend-bytes", fmt.Sprint(conformance.QuotaBytes)}
+	case conformance.QuickProgress:
+		flags = []string{"--watch-progress-notify-interval", conformance.ProgressInterval.String()}
+	case conformance.NoQuorum:
+		return openEtcdWithoutQuorum(t)
+	default:
+		t.Fatalf("no such condition: %q", condition)
+	}
+	s := process.Etcd(t, flags...)
+	return conformance.Dial(t, "etcd 3.7.3", s.Address, conformance.AllCapabilities())
+}
+
+// openEtcdWithoutQuorum starts two members and kills one.
+func openEtcdWithoutQuorum(t *testing.T) *conformance.Endpoint {
+	t.Helper()
+	peers := []int{process.Port(t), process.Port(t)}
+	cluster := fmt.Sprintf("a=http://127.0.0.1:%d,b=http://127.0.0.1:%d", peers[0], peers[1])
+	var members []*process.Server
+	for i, name := range []string{"a", "b"} {
+		url := fmt.Sprintf("http://127.0.0.1:%d", peers[i])
+		members = append(members, process.Start(t, process.Binary(t, "etcd"), process.Port(t), t.TempDir(),
+			"--name", name, "--listen-peer-urls", url, "--initial-advertise-peer-urls", url, "--initial-cluster", cluster))
+	}
+	for _, m := range members {
+		m.WaitReady(t)
+	}
+	members[1].Kill()
+	return conformance.Dial(t, "etcd 3.7.3 without quorum", members[0].Address, conformance.AllCapabilities())
+}
