@@ -1,0 +1,59 @@
+# make help lists the targets.
+SHELL := /bin/bash
+GOLANGCI_VERSION := v2.15.0
+BIN := $(CURDIR)/bin
+VERSION ?= 0.1.0-dev
+LDFLAGS := -X main.version=$(VERSION)
+ENDPOINT ?=
+PROFILE ?= etcd
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint conformance e2e e2e-etcd e2e-kill e2e-kubernetes e2e-storage mutants sim fuzz clean
+
+help: ## List the targets.
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## Build shim and serve etcd's API on 127.0.0.1:2379, data in ./default.etcd.
+	$(BIN)/shim
+
+build: ## Build bin/shim.
+	@mkdir -p $(BIN)
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/shim ./cmd/shim
+
+test: ## Run the root module's tests with the race detector. Needs Go and a C compiler, nothing else.
+	go test -race -timeout 15m ./...
+
+lint: $(BIN)/golangci-lint-$(GOLANGCI_VERSION) ## Run golangci-lint over every module.
+	$< run ./...
+	@for m in $$(git ls-files 'e2e/**/go.mod' 'bench/**/go.mod'); do \
+	  d=$$(dirname $$m); [ -n "$$(git ls-files "$$d/*.go" | head -1)" ] || continue; \
+	  echo "lint $$d"; (cd $$d && $< run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+$(BIN)/golangci-lint-$(GOLANGCI_VERSION):
+	@mkdir -p $(BIN)
+	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(BIN)/golangci-lint $@
+
+conformance: ## Run the conformance suite on memory, etcd:// , raftbolt and real etcd; or on ENDPOINT=host:port with PROFILE=etcd|kubernetes.
+ifeq ($(ENDPOINT),)
+	cd e2e/etcd && go test -count=1 -timeout 20m -run 'TestConformance' ./...
+else
+	go test -count=1 -timeout 20m ./conformance -run 'TestLive$$' -v -args -endpoint=$(ENDPOINT) -profile=$(PROFILE)
+endif
+
+e2e: e2e-etcd e2e-kill e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, SIGKILLs, Kubernetes' storage suite, a control plane.
+
+e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
+	cd e2e/etcd && go test -count=1 -timeout 20m -skip 'TestConformance|TestMutants' ./...
+
+e2e-kill: ## Kill shim 50 times under load and compare with what it acknowledged.
+	cd e2e/kill && go test -count=1 -timeout 30m ./...
+
+mutants: ## Plant one-line faults and see each caught by its case.
+	cd e2e/etcd && go test -count=1 -timeout 60m -run TestMutants -v ./...
+
+sim: ## Run the consensus simulator verbosely.
+	go test -count=1 -timeout 60m -v ./backends/raftbolt/internal/replica/sim
+
+clean: ## Remove what was built.
+	rm -rf bin e2e/*/bin e2e/*/*/bin
