@@ -1,0 +1,121 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// Config configures a Store. Zero sizes and intervals mean the defaults.
+type Config struct {
+	// Path of the bbolt file. Its directory must exist.
+	Path string
+	// NoSync leaves out every fsync: a power cut may then lose or corrupt the store.
+	NoSync bool
+	// QuotaBytes sizes the memory map, which is at least twice the quota and at
+	// least 10 GiB of address space, since growing it waits for every reader.
+	QuotaBytes int64
+	Logger     *zap.Logger
+	// Clock times flushes and the age of pinned index roots; nil is the system's.
+	Clock backends.Clock
+
+	// OnDurable is called after each flush with the raft index that is now
+	// durable. OnNoSpace is called when a flush finds no room, at most once until
+	// a flush succeeds again. OnFatal is called once, when the store cannot go
+	// on. They are called without a lock, from the store's goroutines, and must
+	// not block. Any may be nil.
+	OnDurable func(index uint64)
+	OnNoSpace func()
+	OnFatal   func(error)
+
+	// FlushBytes and FlushInterval: the layer is flushed when it holds as many
+	// bytes (default 16 MiB), or when its oldest write is as old (default 100 ms).
+	FlushBytes    int64
+	FlushInterval time.Duration
+	// LayerBytes bounds the memory of writes not yet in bbolt (default 64 MiB).
+	// EndEntry blocks while there is more.
+	LayerBytes int64
+	// RingBytes bounds the memory of recent events kept for watchers (default 32 MiB).
+	RingBytes int64
+}
+
+// Defaults and bounds.
+const (
+	defaultFlushBytes    = 16 << 20
+	defaultFlushInterval = 100 * time.Millisecond
+	defaultLayerBytes    = 64 << 20
+	defaultRingBytes     = 32 << 20
+	// minMmapBytes is address space, not memory.
+	minMmapBytes = 10 << 30
+	// lockTimeout is how long Open waits for another process to let go: long
+	// enough for one that is just exiting.
+	lockTimeout = time.Second
+)
+
+// withDefaults fills in what is zero.
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.Clock == nil {
+		c.Clock = backends.SystemClock{}
+	}
+	if c.OnDurable == nil {
+		c.OnDurable = func(uint64) {}
+	}
+	if c.OnNoSpace == nil {
+		c.OnNoSpace = func() {}
+	}
+	if c.OnFatal == nil {
+		c.OnFatal = func(error) {}
+	}
+	if c.FlushBytes == 0 {
+		c.FlushBytes = defaultFlushBytes
+	}
+	if c.FlushInterval == 0 {
+		c.FlushInterval = defaultFlushInterval
+	}
+	if c.LayerBytes == 0 {
+		c.LayerBytes = defaultLayerBytes
+	}
+	if c.RingBytes == 0 {
+		c.RingBytes = defaultRingBytes
+	}
+	return c
+}
+
+// validate reports every fault.
+func (c Config) validate() error {
+	var errs []error
+	if c.Path == "" {
+		errs = append(errs, errors.New("mvcc: Path is empty"))
+	}
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{
+		{"QuotaBytes", c.QuotaBytes},
+		{"FlushBytes", c.FlushBytes},
+		{"FlushInterval", int64(c.FlushInterval)},
+		{"LayerBytes", c.LayerBytes},
+		{"RingBytes", c.RingBytes},
+	} {
+		if n.value < 0 {
+			errs = append(errs, fmt.Errorf("mvcc: %s is %d, must be at least 0", n.name, n.value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Applied is a position in the raft log and what belongs to it.
+type Applied struct {
+	Index uint64
+	Term  uint64
+	// ConfState is the JSON encoding of raftpb.ConfState, as etcd stores it; nil
+	// in EndEntry leaves it as it was.
+	ConfState []byte
+}

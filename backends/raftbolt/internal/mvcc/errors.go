@@ -1,0 +1,30 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors of requests are those of package backends: ErrCompacted,
+// ErrFutureRevision, ErrTooManyRequests, ErrNoSpace, and ErrStopped after Close.
+
+// Errors of Open.
+var (
+	// ErrLocked: another process has the store open.
+	ErrLocked = errors.New("store is locked by another process")
+	// ErrVersion: the file's storage version is not one this program writes.
+	ErrVersion = errors.New("unsupported storage version")
+)
+
+// CorruptError tells that the file is damaged, or that the disk under it is.
+// The process must stop.
+type CorruptError struct {
+	Path string
+	// Cause says what was found.
+	Cause string
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("corrupt store %s: %s. Do not start on it again: keep a copy of the file, check the disk, "+
+		"and restore this member from a snapshot or from the other members", e.Path, e.Cause)
+}
