@@ -1,0 +1,257 @@
+package etcdapi
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+const (
+	// freeBytes is what one answer may hold without ever waiting.
+	freeBytes = 64 << 10
+	// patience is how long a waiting answer lets one that was granted more than
+	// the budget, and that its client does not read, stand in its way.
+	patience = 2 * time.Second
+)
+
+// budget bounds the memory of answers between the backend and the socket. It is
+// charged per chunk:
+//
+//   - An answer of up to freeBytes never waits.
+//   - Otherwise a chunk waits until it fits, in the order in which the requests
+//     first asked.
+//   - The oldest waiting answer may exceed the budget, so that answers which hold
+//     memory while they wait cannot block each other. There is one such at a time:
+//     the next is chosen once its memory is given back, or patience is over.
+//   - A connection holds at most a quarter while answers of others wait.
+//
+// Memory is given back when grpc frees the piece (see held), when the connection
+// ends, or when the garbage collector finds the piece: grpc drops the frames of
+// reset streams without freeing them.
+type budget struct {
+	limit int64
+	clock backends.Clock
+
+	mu        sync.Mutex
+	used      int64     // sum of held over live connections
+	lastClaim uint64    // order of claims
+	queue     []*waiter // by ascending claim.order
+	exceeding *claim    // the claim that may exceed limit
+	reclaimed time.Time // when the collector was last asked
+}
+
+// account is what one connection holds of a budget.
+type account struct {
+	budget *budget
+	held   int64 // guarded by budget.mu
+	ended  bool  // guarded by budget.mu; then nothing is counted any more
+}
+
+// claim is what one request holds. It is used by one goroutine.
+type claim struct {
+	account *account
+	// The rest is guarded by budget.mu.
+	order uint64 // 0 until the claim first asked for more than freeBytes
+	held  int64
+	done  bool // no more will be asked for
+}
+
+// charge is one piece of memory that a claim holds.
+type charge struct {
+	claim *claim
+	bytes int64 // guarded by budget.mu; 0 once given back
+}
+
+type waiter struct {
+	claim   *claim
+	bytes   int64
+	granted chan struct{}
+}
+
+func newBudget(limit int64, clock backends.Clock) *budget {
+	return &budget{limit: limit, clock: clock}
+}
+
+func (b *budget) account() *account { return &account{budget: b} }
+
+// end gives back all that the connection holds.
+func (a *account) end() {
+	b := a.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a.ended {
+		return
+	}
+	a.ended = true
+	b.used -= a.held
+	a.held = 0
+	b.grant()
+}
+
+// take charges n bytes, waiting if need be. The charge must be released.
+func (c *claim) take(ctx context.Context, n int64) (*charge, error) {
+	b := c.account.budget
+	b.mu.Lock()
+	if c.held+n > freeBytes && !c.account.ended {
+		if c.order == 0 {
+			b.lastClaim++
+			c.order = b.lastClaim
+		}
+		if b.exceeding != c && (len(b.queue) > 0 || !b.fits(c, n)) {
+			w := b.enqueue(c, n)
+			b.grant()
+			b.mu.Unlock()
+			if err := b.wait(ctx, w); err != nil {
+				return nil, err
+			}
+			return &charge{claim: c, bytes: n}, nil
+		}
+	}
+	b.hold(c, n)
+	b.mu.Unlock()
+	return &charge{claim: c, bytes: n}, nil
+}
+
+// finish tells that nothing more will be taken.
+func (c *claim) finish() {
+	b := c.account.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c.done = true
+	b.passOn(c)
+}
+
+// release gives the piece back. A second call does nothing.
+func (c *charge) release() {
+	b := c.claim.account.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := c.bytes
+	c.bytes = 0
+	if n == 0 {
+		return
+	}
+	c.claim.held -= n
+	if a := c.claim.account; !a.ended {
+		a.held -= n
+		b.used -= n
+	}
+	b.passOn(c.claim)
+	b.grant()
+}
+
+// The methods below are called with mu held, except wait.
+
+func (b *budget) hold(c *claim, n int64) {
+	c.held += n
+	if !c.account.ended {
+		c.account.held += n
+		b.used += n
+	}
+}
+
+// fits tells whether n more bytes may be held by c without exceeding anything.
+func (b *budget) fits(c *claim, n int64) bool {
+	if b.used+n > b.limit {
+		return false
+	}
+	return c.account.held+n <= b.limit/4 || !b.othersWait(c.account)
+}
+
+func (b *budget) othersWait(a *account) bool {
+	return slices.ContainsFunc(b.queue, func(w *waiter) bool { return w.claim.account != a })
+}
+
+func (b *budget) enqueue(c *claim, n int64) *waiter {
+	w := &waiter{claim: c, bytes: n, granted: make(chan struct{})}
+	at, _ := slices.BinarySearchFunc(b.queue, c.order, func(w *waiter, order uint64) int {
+		return int(int64(w.claim.order) - int64(order))
+	})
+	b.queue = slices.Insert(b.queue, at, w)
+	return w
+}
+
+// passOn takes the right to exceed from a claim that has no more use for it.
+func (b *budget) passOn(c *claim) {
+	if b.exceeding == c && c.done && (c.held <= 0 || c.account.ended) {
+		b.exceeding = nil
+		b.grant()
+	}
+}
+
+// grant lets every waiter go that fits, and one that may exceed the budget.
+func (b *budget) grant() {
+	for i := 0; i < len(b.queue); {
+		if w := b.queue[i]; b.fits(w.claim, w.bytes) || b.exceeding == w.claim || w.claim.account.ended {
+			b.admit(i)
+			continue
+		}
+		i++
+	}
+	if b.exceeding != nil || len(b.queue) == 0 {
+		return
+	}
+	// The oldest, but a connection that has its quarter comes after the others.
+	oldest := slices.IndexFunc(b.queue, func(w *waiter) bool {
+		return w.claim.account.held+w.bytes <= b.limit/4
+	})
+	oldest = max(oldest, 0)
+	b.exceeding = b.queue[oldest].claim
+	b.admit(oldest)
+}
+
+func (b *budget) admit(i int) {
+	w := b.queue[i]
+	b.queue = slices.Delete(b.queue, i, i+1)
+	b.hold(w.claim, w.bytes)
+	close(w.granted)
+}
+
+// wait blocks until w is granted. On an error w holds nothing.
+func (b *budget) wait(ctx context.Context, w *waiter) error {
+	for {
+		tick, stop := b.clock.After(patience)
+		select {
+		case <-w.granted:
+			stop()
+			return nil
+		case <-tick:
+			b.nudge()
+		case <-ctx.Done():
+			stop()
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if i := slices.Index(b.queue, w); i >= 0 {
+				b.queue = slices.Delete(b.queue, i, i+1)
+			} else { // granted at the same time
+				b.hold(w.claim, -w.bytes)
+			}
+			b.grant()
+			return ctx.Err()
+		}
+	}
+}
+
+// nudge is called when a waiter lost patience: memory may lie in frames that
+// grpc dropped, which only the collector finds, or with a client that does not read.
+func (b *budget) nudge() {
+	b.mu.Lock()
+	collect := b.clock.Now().Sub(b.reclaimed) >= patience
+	if collect {
+		b.reclaimed = b.clock.Now()
+	}
+	b.mu.Unlock()
+	if collect {
+		runtime.GC()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.exceeding != nil && b.exceeding.done {
+		b.exceeding = nil
+	}
+	b.grant()
+}

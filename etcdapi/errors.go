@@ -1,0 +1,88 @@
+package etcdapi
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// Errors of New.
+var (
+	// ErrNoBackend: New was given a nil backend.
+	ErrNoBackend = errors.New("etcdapi: no backend")
+	// ErrServerClosed is what Serve returns after Shutdown.
+	ErrServerClosed = errors.New("etcdapi: server closed")
+)
+
+// The texts of two cancelled watches are those of etcd's storage layer, without
+// the prefix of its other errors (storage/mvcc, ErrWatcherDuplicateID and
+// ErrEmptyWatcherRange).
+const (
+	reasonDuplicateWatch = "mvcc: duplicate watch ID provided on the WatchStream"
+	reasonEmptyRange     = "mvcc: watcher range is empty"
+	// reasonTooManyWatches is ours: etcd has no bound.
+	reasonTooManyWatches = "etcdserver: too many watches on one stream"
+)
+
+// wireErrors maps the waist's sentinels to what etcd answers (v3rpc/util.go,
+// toGRPCErrorMap; the wire differs from rpctypes' nominal codes where said).
+func wireErrors() []struct{ is, wire error } {
+	return []struct{ is, wire error }{
+		{backends.ErrCompacted, rpctypes.ErrGRPCCompacted},
+		{backends.ErrFutureRevision, rpctypes.ErrGRPCFutureRev},
+		{backends.ErrKeyNotFound, rpctypes.ErrGRPCKeyNotFound},
+		{backends.ErrRequestTooLarge, rpctypes.ErrGRPCRequestTooLarge},
+		{backends.ErrLeaseNotFound, rpctypes.ErrGRPCLeaseNotFound},
+		{backends.ErrLeaseExists, rpctypes.ErrGRPCLeaseExist},
+		{backends.ErrLeaseTTLTooLarge, rpctypes.ErrGRPCLeaseTTLTooLarge},
+		{backends.ErrPermissionDenied, rpctypes.ErrGRPCPermissionDenied},
+		{backends.ErrNoSpace, rpctypes.ErrGRPCNoSpace},
+		{backends.ErrCorrupt, rpctypes.ErrGRPCCorrupt},
+		// etcd's map holds the client's form of this error, which grpc sends as Unknown.
+		{backends.ErrTooManyRequests, status.Error(codes.Unknown, "etcdserver: too many requests")},
+		{backends.ErrNoLeader, rpctypes.ErrGRPCNoLeader},
+		{backends.ErrNotLeader, rpctypes.ErrGRPCNotLeader},
+		{backends.ErrLearner, rpctypes.ErrGRPCNotSupportedForLearner},
+		{backends.ErrTimeout, rpctypes.ErrGRPCTimeout},
+		{backends.ErrStopped, rpctypes.ErrGRPCStopped},
+		// A client that sees Unavailable knows that the write may have been done.
+		{backends.ErrOutcomeUnknown, rpctypes.ErrGRPCTimeout},
+	}
+}
+
+// wireError turns any error into the status that is sent. An error of a context
+// comes first: it is what etcd answers when a write's time was over.
+func (s *Server) wireError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return status.FromContextError(err).Err()
+	}
+	if e, ok := errors.AsType[*backends.Unsupported](err); ok {
+		return status.Error(codes.Unimplemented, "etcdserver: "+e.Error())
+	}
+	if e, ok := errors.AsType[*backends.Remote](err); ok {
+		return status.Error(codes.Code(e.Code), e.Message)
+	}
+	for _, e := range s.wireErrors {
+		if errors.Is(err, e.is) {
+			return e.wire
+		}
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.Error(codes.Unknown, err.Error())
+}
+
+// unsupported is the answer of a service whose capability the backend lacks.
+func (s *Server) unsupported(what string) error {
+	return s.wireError(&backends.Unsupported{Backend: s.info.Name, What: what})
+}

@@ -1,0 +1,213 @@
+package etcdapi
+
+import (
+	"context"
+	"runtime/debug"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// What follows wraps every RPC. It is called directly rather than through grpc's
+// chains of interceptors, which cost a closure per link and request.
+
+// message is a pointer to a request.
+type message[T any] interface {
+	*T
+	proto.Message
+}
+
+// unary describes a unary RPC that h answers with a proto.Message or a *reply.
+// h returns an error of any kind; it becomes a status here.
+func unary[T any, M message[T]](s *Server, service, name string, h func(*Server, context.Context, M) (any, error)) grpc.MethodDesc {
+	m := s.metrics.rpc("unary", service, name)
+	full := "/" + service + "/" + name
+	return grpc.MethodDesc{
+		MethodName: name,
+		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			start := time.Now()
+			m.started.Inc()
+			in := M(new(T))
+			out, err := func() (out any, err error) {
+				defer s.recover(full, &err)
+				request := inbound{message: in}
+				if err := decode(&request); err != nil {
+					return nil, err
+				}
+				m.received.Inc()
+				if request.fault != nil {
+					return nil, decodeError(request.fault)
+				}
+				if err := s.admit(ctx, "unary"); err != nil {
+					return nil, err
+				}
+				return h(s, ctx, in)
+			}()
+			if err != nil {
+				err = s.wireError(err)
+				m.done(status.Code(err))
+			} else {
+				m.sent.Inc()
+				m.done(codes.OK)
+			}
+			if took := time.Since(start); took > s.cfg.WarningUnaryRequestDuration {
+				s.logSlow(ctx, full, start, took, in, out)
+			}
+			return out, err
+		},
+	}
+}
+
+// streaming describes a streaming RPC. h reads requests with RecvMsg.
+func streaming(s *Server, service, name string, fromClient bool, h func(*Server, context.Context, grpc.ServerStream) error) grpc.StreamDesc {
+	kind := "server_stream"
+	if fromClient {
+		kind = "bidi_stream"
+	}
+	m := s.metrics.rpc(kind, service, name)
+	full := "/" + service + "/" + name
+	return grpc.StreamDesc{
+		StreamName:    name,
+		ServerStreams: true,
+		ClientStreams: fromClient,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			m.started.Inc()
+			err := func() (err error) {
+				defer s.recover(full, &err)
+				ctx, end, err := s.admitStream(stream.Context())
+				if err != nil {
+					return err
+				}
+				defer end()
+				return h(s, ctx, countedStream{stream, m})
+			}()
+			err = s.wireError(err)
+			m.done(status.Code(err))
+			return err
+		},
+	}
+}
+
+type countedStream struct {
+	grpc.ServerStream
+	metrics *rpcMetrics
+}
+
+func (c countedStream) SendMsg(m any) error {
+	err := c.ServerStream.SendMsg(m)
+	if err == nil {
+		c.metrics.sent.Inc()
+	}
+	return err
+}
+
+func (c countedStream) RecvMsg(m any) error {
+	err := c.ServerStream.RecvMsg(m)
+	if err == nil {
+		c.metrics.received.Inc()
+	}
+	return err
+}
+
+// recover turns a panic of a handler into an error of that request alone.
+func (s *Server) recover(method string, err *error) {
+	if p := recover(); p != nil {
+		s.log.Error("panic in a request", zap.String("method", method), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		*err = status.Error(codes.Internal, "etcdserver: internal error")
+	}
+}
+
+// decodeError is the text that grpc 1.83, which etcd 3.7.3 is built with, answers
+// to a unary request that is no protobuf.
+func decodeError(err error) error {
+	return status.Error(codes.Internal, "grpc: error unmarshalling request: "+err.Error())
+}
+
+// admit makes the checks that etcd's interceptors make of metadata.
+func (s *Server) admit(ctx context.Context, kind string) error {
+	version := "unknown"
+	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataClientAPIVersionKey); len(v) > 0 {
+		version = v[0]
+	}
+	if !utf8.ValidString(version) {
+		return rpctypes.ErrGRPCInvalidClientAPIVersion
+	}
+	s.metrics.client(kind, version)
+	if requiresLeader(ctx) && !s.hasLeader(ctx) {
+		return rpctypes.ErrGRPCNoLeader
+	}
+	return nil
+}
+
+// admitStream is admit for a stream. The stream's context ends, with the error
+// to answer as its cause, when the server stops or when the stream requires a
+// leader and there was none for too long. end must be called.
+func (s *Server) admitStream(parent context.Context) (ctx context.Context, end func(), err error) {
+	if err := s.admit(parent, "stream"); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	id := s.streams.add(cancel, requiresLeader(parent))
+	return ctx, func() {
+		s.streams.remove(id)
+		cancel(nil)
+	}, nil
+}
+
+func requiresLeader(ctx context.Context) bool {
+	v := metadata.ValueFromIncomingContext(ctx, rpctypes.MetadataRequireLeaderKey)
+	return len(v) > 0 && v[0] == rpctypes.MetadataHasLeader
+}
+
+// hasLeader tells whether requests can be served. A store without consensus,
+// whose term is zero, has no leader to lose.
+func (s *Server) hasLeader(ctx context.Context) bool {
+	st, err := s.backend.Status(ctx)
+	return err == nil && (st.Leader != 0 || st.Header.Term == 0)
+}
+
+// caller is who asks.
+func (s *Server) caller(ctx context.Context) backends.Caller {
+	var c backends.Caller
+	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameGRPC); len(v) > 0 {
+		c.Token = v[0]
+	}
+	return c
+}
+
+// logSlow warns of a request that took long, with the fields of etcd's line
+// (v3rpc/interceptor.go, logExpensiveRequestStats). Values are not logged.
+func (s *Server) logSlow(ctx context.Context, method string, start time.Time, took time.Duration, in proto.Message, out any) {
+	remote := "No remote client info."
+	if p, ok := peer.FromContext(ctx); ok {
+		remote = p.Addr.String()
+	}
+	count, size := int64(-1), -1
+	switch o := out.(type) {
+	case *reply:
+		count, size = o.count, o.size
+	case proto.Message:
+		size = proto.Size(o)
+	}
+	s.log.Warn("request stats",
+		zap.Time("start time", start),
+		zap.Duration("time spent", took),
+		zap.String("remote", remote),
+		zap.String("response type", method),
+		zap.Int("request size", proto.Size(in)),
+		zap.Int64("response count", count),
+		zap.Int("response size", size),
+		zap.String("request content", loggable(in)),
+	)
+}
