@@ -3,6 +3,8 @@ package mvcc
 import (
 	"errors"
 	"fmt"
+
+	"github.com/etcdshim/shim/backends"
 )
 
 // Errors of requests are those of package backends: ErrCompacted,
@@ -28,3 +30,12 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("corrupt store %s: %s. Do not start on it again: keep a copy of the file, check the disk, "+
 		"and restore this member from a snapshot or from the other members", e.Path, e.Cause)
 }
+
+// noRoomError is a backends.ErrNoSpace with numbers.
+type noRoomError struct{ free, need int64 }
+
+func (e *noRoomError) Error() string {
+	return fmt.Sprintf("the file system has %d bytes free, %d are needed", e.free, e.need)
+}
+
+func (e *noRoomError) Unwrap() error { return backends.ErrNoSpace }

@@ -1,0 +1,254 @@
+package mvcc
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// Bounds of physical compaction.
+const (
+	// compactIndexKeys are examined under the writer's lock at a time: well below
+	// a millisecond.
+	compactIndexKeys = 256
+	// compactBatch records are removed in one transaction, and compactPause lies
+	// between two, so that flushes get their turn. As etcd's.
+	compactBatch = 1000
+	compactPause = 10 * time.Millisecond
+	// maxDoomed records are collected before they are removed, in the file's
+	// order: 24 MiB of memory.
+	maxDoomed = 1 << 20
+)
+
+// compactor is the state of physical compaction: the removal, from index and
+// file, of what a compaction made unreadable.
+type compactor struct {
+	kick chan struct{}
+	done notifier
+	mu   sync.Mutex
+	// finished is the revision of the last compaction that is done and durable.
+	finished int64
+}
+
+func (c *compactor) init() { c.kick, c.finished = make(chan struct{}, 1), -1 }
+
+func (c *compactor) finishedRevision() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.finished
+}
+
+// Compact forgets history below revision: at once for readers, and in the
+// background in the file. It takes effect with the current entry, and is called
+// between transactions. It returns ErrCompacted when revision is at or below the
+// last compaction and ErrFutureRevision when it is above the current revision.
+func (s *Store) Compact(revision int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.Err(); err != nil {
+		return err
+	}
+	st := s.state.Load()
+	switch {
+	case revision <= st.compactRevision:
+		return backends.ErrCompacted
+	case revision > st.revision:
+		return backends.ErrFutureRevision
+	}
+	s.commitLocked(state{root: st.root, revision: st.revision, compactRevision: revision}, nil,
+		[]bucketOp{{bucketMeta, []byte(metaScheduledCompact), metaRevision(revision)}})
+	s.roots.prune(revision)
+	select {
+	case s.compact.kick <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func metaRevision(main int64) []byte { return appendRevision(nil, revision{main: main}, false) }
+
+// CompactDone waits until the file holds nothing that the compaction at revision
+// forgets, and until that is durable.
+func (s *Store) CompactDone(ctx context.Context, revision int64) error {
+	for {
+		done := s.compact.done.wait()
+		if s.compact.finishedRevision() >= revision {
+			return nil
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.stopped.Done():
+			return s.ended()
+		}
+	}
+}
+
+// compactor is the goroutine that does compactions in the file. Compactions that
+// come while one is under way are done as one after it.
+func (s *Store) compactor() {
+	defer s.done.Done()
+	for {
+		target := s.CompactRevision()
+		if target > s.compact.finishedRevision() {
+			if err := s.compactTo(target); err != nil {
+				if s.stopped.Err() == nil {
+					s.fail(err)
+				}
+				return
+			}
+			continue
+		}
+		select {
+		case <-s.compact.kick:
+		case <-s.stopped.Done():
+			return
+		}
+	}
+}
+
+// compactTo does one compaction. It may be interrupted anywhere and begun anew.
+func (s *Store) compactTo(target int64) error {
+	// The file must know of the compaction before it lacks anything: else a
+	// restart could go back to a revision that was removed.
+	if err := s.Flush(s.stopped); err != nil {
+		return err
+	}
+	for wait := s.pins.below(target); wait != nil; wait = s.pins.below(target) {
+		select {
+		case <-wait:
+		case <-s.stopped.Done():
+			return s.ended()
+		}
+	}
+	start := s.cfg.Clock.Now()
+	removed := 0
+	for from, more := "", true; more; {
+		var doomed []doomedChange
+		doomed, from, more = s.compactIndex(target, from)
+		slices.SortFunc(doomed, func(a, b doomedChange) int {
+			if a.revision.less(b.revision) {
+				return -1
+			}
+			return 1
+		})
+		for batch := range slices.Chunk(doomed, compactBatch) {
+			if err := s.remove(batch); err != nil {
+				return err
+			}
+			if err := s.pause(compactPause); err != nil {
+				return err
+			}
+		}
+		removed += len(doomed)
+	}
+	err := s.writeRetrying(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(bucketMeta)).Put([]byte(metaFinishedCompact), metaRevision(target))
+	})
+	if err != nil {
+		return err
+	}
+	s.compact.mu.Lock()
+	s.compact.finished = target
+	s.compact.mu.Unlock()
+	s.compact.done.notify()
+	s.log.Info("finished compaction", zap.Int64("compact-revision", target), zap.Int("removed", removed),
+		zap.Duration("took", s.cfg.Clock.Now().Sub(start)))
+	return nil
+}
+
+// doomedChange is a change to be removed from the file.
+type doomedChange struct {
+	revision
+	tombstone bool
+}
+
+// compactIndex removes what a compaction forgets from the index, from a key on,
+// and returns it; more tells that there was too much at once, and next where to
+// go on. A Txn may run between any two keys.
+func (s *Store) compactIndex(target int64, from string) (doomed []doomedChange, next string, more bool) {
+	drop := func(v version) { doomed = append(doomed, doomedChange{v.revision(), v.tombstone()}) }
+	for len(doomed) < maxDoomed {
+		if next, more = s.compactKeys(target, from, drop); !more {
+			return doomed, "", false
+		}
+		from = next
+	}
+	return doomed, from, true
+}
+
+// compactKeys is one step of compactIndex.
+func (s *Store) compactKeys(target int64, from string, drop func(version)) (next string, more bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := *s.state.Load()
+	x := indexOf(st.root)
+	seen := 0
+	st.root.ascendStale(from, func(k *keyVersions) bool {
+		if seen++; seen > compactIndexKeys {
+			next, more = k.key, true
+			return false
+		}
+		switch kept := k.compact(target, drop); {
+		case kept == nil:
+			x.remove(k.key)
+		case kept != k:
+			x.put(kept)
+		}
+		return true
+	})
+	st.root = x.freeze()
+	s.state.Store(&st)
+	return next, more
+}
+
+// remove deletes changes from the file.
+func (s *Store) remove(batch []doomedChange) error {
+	return s.writeRetrying(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(bucketKey))
+		b.FillPercent = sequentialFill
+		var key []byte
+		for _, d := range batch {
+			key = appendRevision(key[:0], d.revision, d.tombstone)
+			if err := b.Delete(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// writeRetrying is a write transaction that waits for room on the disk.
+func (s *Store) writeRetrying(f func(tx *bolt.Tx) error) error {
+	for {
+		s.writeFile.Lock()
+		err := s.write(f)
+		s.writeFile.Unlock()
+		if err == nil || !isNoSpace(err) {
+			return err
+		}
+		s.log.Warn("no room for compaction", zap.Error(err))
+		if err := s.pause(noSpaceRetry); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, unless the store stops.
+func (s *Store) pause(d time.Duration) error {
+	c, stop := s.cfg.Clock.After(d)
+	defer stop()
+	select {
+	case <-c:
+		return nil
+	case <-s.stopped.Done():
+		return s.ended()
+	}
+}

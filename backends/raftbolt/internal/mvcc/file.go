@@ -1,0 +1,93 @@
+package mvcc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime/debug"
+	"syscall"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// guard runs f, which works on a bbolt file or on memory mapped from it, and
+// turns a panic or a memory fault into a CorruptError: bbolt panics on what it
+// finds damaged, and reading a page that the disk cannot give faults.
+func guard(path string, f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = &CorruptError{Path: path, Cause: fmt.Sprint(p)}
+		}
+	}()
+	return f()
+}
+
+// withFile runs f on the open file: the one way to it. Corruption makes the
+// store fail. ErrStopped after Close.
+func (s *Store) withFile(f func(db *bolt.DB) error) error {
+	err := s.withFileLocked(f)
+	if c := (*CorruptError)(nil); errors.As(err, &c) {
+		s.fail(err)
+	}
+	return err
+}
+
+func (s *Store) withFileLocked(f func(db *bolt.DB) error) error {
+	s.fileMu.RLock()
+	defer s.fileMu.RUnlock()
+	if s.db == nil {
+		return backends.ErrStopped
+	}
+	return guard(s.cfg.Path, func() error { return f(s.db) })
+}
+
+// read runs f in a read transaction. It must be short: pages freed meanwhile
+// cannot be used again.
+func (s *Store) read(f func(tx *bolt.Tx) error) error {
+	return s.withFile(func(db *bolt.DB) error { return db.View(f) })
+}
+
+// write runs f in a synced write transaction and takes the file's sizes after
+// it. The caller holds writeFile.
+func (s *Store) write(f func(tx *bolt.Tx) error) error {
+	return s.withFile(func(db *bolt.DB) error {
+		if err := db.Update(f); err != nil {
+			return err
+		}
+		return s.measure(db)
+	})
+}
+
+// measure takes the file's sizes.
+func (s *Store) measure(db *bolt.DB) error {
+	return db.View(func(tx *bolt.Tx) error {
+		size := tx.Size()
+		s.sizes.size.Store(size)
+		s.sizes.inUse.Store(size - int64(db.Stats().FreePageN)*int64(db.Info().PageSize))
+		return nil
+	})
+}
+
+// corrupt reports damage that bbolt did not notice.
+func (s *Store) corrupt(format string, args ...any) error {
+	return &CorruptError{Path: s.cfg.Path, Cause: fmt.Sprintf(format, args...)}
+}
+
+// isNoSpace tells whether a commit failed for want of space before anything it
+// wrote could count, so that it may be tried again. A failed sync never is that.
+func isNoSpace(err error) bool {
+	var p *fs.PathError
+	return errors.As(err, &p) && p.Op == "write" && errors.Is(p.Err, syscall.ENOSPC)
+}
+
+// freeBytes is what an unprivileged writer may still use of dir's file system.
+func freeBytes(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}

@@ -1,0 +1,189 @@
+package mvcc
+
+import (
+	"encoding/binary"
+	"errors"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+const (
+	// noSpaceRetry is the pause before a flush that found no room is tried again.
+	noSpaceRetry = time.Second
+	// flushMarginBytes is room for the pages above the records: branch pages,
+	// small buckets, the free list's growth.
+	flushMarginBytes = 4 << 20
+)
+
+// flusher is the goroutine that commits the layer. It sleeps until it is kicked,
+// waits for the layer to be worth a commit, and commits it.
+func (s *Store) flusher() {
+	defer s.done.Done()
+	var due, retry <-chan time.Time
+	cancel := func() {}
+	defer func() { cancel() }()
+	start := func(d time.Duration) <-chan time.Time {
+		cancel()
+		var c <-chan time.Time
+		c, cancel = s.cfg.Clock.After(d)
+		return c
+	}
+	noSpace := false
+	for {
+		ripe := false
+		select {
+		case <-s.stopped.Done():
+			return
+		case <-s.kick:
+			ripe = s.urgent()
+		case <-due:
+			due, ripe = nil, true
+		case <-retry:
+			retry, ripe = nil, true
+		}
+		switch {
+		case retry != nil: // Disk full: only the timer tries again.
+		case ripe:
+			due = nil
+			err := s.flush()
+			if errors.Is(err, backends.ErrNoSpace) {
+				if !noSpace {
+					noSpace = true
+					s.log.Error("no room to flush; writes stay in memory and the log", zap.Error(err))
+					s.cfg.OnNoSpace()
+				}
+				retry = start(noSpaceRetry)
+				continue
+			}
+			if err != nil {
+				s.fail(err)
+				return
+			}
+			noSpace = false
+			if s.dirty() {
+				due = start(s.cfg.FlushInterval)
+			}
+		case due == nil && s.dirty():
+			due = start(s.cfg.FlushInterval)
+		}
+	}
+}
+
+// dirty tells whether a boundary is not flushed.
+func (s *Store) dirty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.layer.boundary.seq != s.layer.durable
+}
+
+// urgent tells whether to flush before the interval is over.
+func (s *Store) urgent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := &s.layer
+	return l.boundary.seq != l.durable && (s.want > l.durable || l.bytes >= s.cfg.FlushBytes)
+}
+
+// flush commits the layer up to its last boundary, if there is anything. It
+// wraps ErrNoSpace when it may be tried again; any other error is final.
+func (s *Store) flush() error {
+	if !s.freeze() {
+		return nil
+	}
+	s.writeFile.Lock()
+	err := s.commitFrozen()
+	s.writeFile.Unlock()
+	if err != nil {
+		return err
+	}
+	s.cfg.OnDurable(s.thaw().Index)
+	return nil
+}
+
+func (s *Store) commitFrozen() error {
+	if err := s.needRoom(s.layer.frozenBytes + s.layer.frozenBytes/2 + flushMarginBytes); err != nil {
+		return err
+	}
+	changes := s.state.Load().frozen
+	err := s.write(func(tx *bolt.Tx) error {
+		if err := putChanges(tx, changes); err != nil {
+			return err
+		}
+		if err := putOps(tx, s.layer.frozenOps); err != nil {
+			return err
+		}
+		return putApplied(tx, s.layer.frozen.applied)
+	})
+	if isNoSpace(err) {
+		return errors.Join(backends.ErrNoSpace, err)
+	}
+	return err
+}
+
+// needRoom checks that the file system can take n more bytes.
+func (s *Store) needRoom(n int64) error {
+	free, err := s.room(filepath.Dir(s.cfg.Path))
+	if err != nil {
+		return err
+	}
+	if free < n {
+		return &noRoomError{free: free, need: n}
+	}
+	return nil
+}
+
+// sequentialFill is how full pages are left that only ever grow at their end.
+const sequentialFill = 0.9
+
+func putChanges(tx *bolt.Tx, changes []*HistoryEvent) error {
+	b := tx.Bucket([]byte(bucketKey))
+	b.FillPercent = sequentialFill
+	keys := make([]byte, 0, len(changes)*tombstoneBytes)
+	for _, e := range changes {
+		start := len(keys)
+		keys = appendRevision(keys, e.revision(), e.Delete)
+		if err := b.Put(keys[start:len(keys):len(keys)], e.record); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putOps(tx *bolt.Tx, ops []bucketOp) error {
+	for _, o := range ops {
+		b := tx.Bucket([]byte(o.bucket))
+		var err error
+		if o.value == nil {
+			err = b.Delete(o.key)
+		} else {
+			err = b.Put(o.key, o.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putApplied(tx *bolt.Tx, a Applied) error {
+	meta := tx.Bucket([]byte(bucketMeta))
+	if a.Index != 0 {
+		if err := meta.Put([]byte(metaConsistentIndex), binary.BigEndian.AppendUint64(nil, a.Index)); err != nil {
+			return err
+		}
+	}
+	if a.Term != 0 {
+		if err := meta.Put([]byte(metaTerm), binary.BigEndian.AppendUint64(nil, a.Term)); err != nil {
+			return err
+		}
+	}
+	if a.ConfState != nil {
+		return meta.Put([]byte(metaConfState), a.ConfState)
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package mvcc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// loader reads a store's file through once, at open: the positions in the meta
+// bucket, and the index out of the key bucket.
+type loader struct {
+	path      string
+	index     *index
+	last      revision
+	applied   Applied
+	scheduled int64
+	finished  int64
+}
+
+// load reads the file at Config.Path without changing it.
+func (s *Store) load() (*loader, error) {
+	db, err := s.openBolt(s.cfg.Path, true)
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{path: s.cfg.Path, index: newIndex(), scheduled: -1, finished: -1}
+	err = guard(l.path, func() error { return db.View(l.read) })
+	closeErr := guard(l.path, db.Close)
+	if err := errors.Join(err, closeErr); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *loader) corrupt(format string, args ...any) error {
+	return &CorruptError{Path: l.path, Cause: fmt.Sprintf(format, args...)}
+}
+
+func (l *loader) read(tx *bolt.Tx) error {
+	for _, name := range []Bucket{bucketMeta, bucketKey} {
+		if tx.Bucket([]byte(name)) == nil {
+			return l.corrupt("bucket %q is missing", name)
+		}
+	}
+	if err := l.readMeta(tx.Bucket([]byte(bucketMeta))); err != nil {
+		return err
+	}
+	// Small buckets are only walked, so that every page was looked at.
+	err := tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+		switch {
+		case !slices.Contains(buckets(), Bucket(name)):
+			return fmt.Errorf("%w: %s has a bucket %q, which storage version %s has not", ErrVersion, l.path, name, StorageVersion)
+		case string(name) == string(bucketKey):
+			return nil
+		}
+		return b.ForEach(func(_, _ []byte) error { return nil })
+	})
+	if err != nil {
+		return err
+	}
+	c := tx.Bucket([]byte(bucketKey)).Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if err := l.readChange(k, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *loader) readMeta(meta *bolt.Bucket) error {
+	if v := meta.Get([]byte(metaStorageVersion)); string(v) != StorageVersion {
+		return fmt.Errorf("%w: %s has %q, this program writes %q", ErrVersion, l.path, v, StorageVersion)
+	}
+	for name, to := range map[string]*uint64{metaConsistentIndex: &l.applied.Index, metaTerm: &l.applied.Term} {
+		if v := meta.Get([]byte(name)); len(v) == 8 {
+			*to = binary.BigEndian.Uint64(v)
+		} else if v != nil {
+			return l.corrupt("meta key %q has %d bytes", name, len(v))
+		}
+	}
+	for name, to := range map[string]*int64{metaScheduledCompact: &l.scheduled, metaFinishedCompact: &l.finished} {
+		if v := meta.Get([]byte(name)); v != nil {
+			r, _, err := parseRevision(v)
+			if err != nil {
+				return l.corrupt("meta key %q: %v", name, err)
+			}
+			*to = r.main
+		}
+	}
+	if v := meta.Get([]byte(metaConfState)); v != nil {
+		l.applied.ConfState = append([]byte{}, v...)
+	}
+	return nil
+}
+
+// readChange adds one change to the index. Changes come in order.
+func (l *loader) readChange(k, v []byte) error {
+	r, tombstone, err := parseRevision(k)
+	if err != nil {
+		return l.corrupt("%v", err)
+	}
+	f, err := scanRecord(v)
+	if err != nil || len(f.key) == 0 {
+		return l.corrupt("the record at revision %d.%d cannot be read", r.main, r.sub)
+	}
+	if !tombstone && (f.version <= 0 || f.mod != r.main) {
+		return l.corrupt("the record at revision %d.%d says revision %d, version %d", r.main, r.sub, f.mod, f.version)
+	}
+	l.last = r
+	ver := version{main: r.main, sub: uint32(r.sub)}
+	if !tombstone {
+		ver.create, ver.number, ver.leased = f.create, f.version, f.lease != 0
+	}
+	if old := l.index.root.get(string(f.key)); old != nil {
+		l.index.put(old.with(ver))
+	} else {
+		l.index.put(&keyVersions{key: string(f.key), last: ver})
+	}
+	return nil
+}
