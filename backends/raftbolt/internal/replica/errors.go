@@ -21,7 +21,7 @@ var (
 // ErrStopped is returned by every method once the node stops. A command that was already handed to raft has an unknown outcome.
 var ErrStopped = errors.New("replica: stopped")
 
-// Errors of Open. They wrap text that tells the operator what to do.
+// Errors of Open beside those of package wal. They wrap text that tells the operator what to do.
 var (
 	// ErrLogBehindStore: the log ends below the state machine's durable index, so synced entries are gone.
 	ErrLogBehindStore = errors.New("replica: the log ends below the store")

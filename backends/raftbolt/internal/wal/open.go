@@ -1,0 +1,292 @@
+package wal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// Open recovers the log in o.Dir. What it then reports is synced. durable is the index that the state machine holds durably, which the log
+// must adjoin. Nothing is changed before the log is known to be sound, ours, and fitting.
+// Errors: ErrNoLog, ErrForeign, ErrVersion, ErrOwner, ErrCorrupt, ErrBehindStore, ErrAheadOfStore, the file system's.
+func Open(o Options, durable uint64) (_ *Log, err error) {
+	o = o.withDefaults()
+	names, err := listLog(o.FS, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%w in %s", ErrNoLog, o.Dir)
+	}
+	for _, n := range names {
+		if _, ours := parseSegmentName(n); !ours {
+			return nil, fmt.Errorf("%w: %s", ErrForeign, filepath.Join(o.Dir, n))
+		}
+	}
+	l := &Log{opt: o}
+	defer func() {
+		if err != nil {
+			l.closeAll()
+		}
+	}()
+	r := recovery{log: l}
+	for _, n := range names {
+		if err := r.add(n); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.finish(durable); err != nil {
+		return nil, err
+	}
+	if err := l.removeTemps(); err != nil {
+		return nil, err
+	}
+	if err := r.repair(); err != nil {
+		return nil, err
+	}
+	l.takeOver(r.dropped, r.empty)
+	return l, l.Housekeep()
+}
+
+// closeAll closes what a failed Open had opened.
+func (l *Log) closeAll() {
+	for _, s := range append(append(append([]*segment(nil), l.segments...), l.free...), l.spare) {
+		if s != nil {
+			_ = s.file.Close()
+		}
+	}
+}
+
+// recovery reads segments in order.
+type recovery struct {
+	log     *Log
+	dropped []*segment // interrupted recyclings and unreadable heads, to be removed
+	empty   []*segment // without a batch, behind the last batch
+	broken  *segment   // the last segment whose header is unreadable, if no batch came behind it
+	end     int64      // where the last batch ends in its segment
+	torn    *tornBatch // what is left of a batch at the end of the log
+}
+
+// tornBatch is a batch whose header survived and whose payload did not.
+type tornBatch struct {
+	seg    *segment
+	offset int64
+	size   int64
+}
+
+// add reads one segment file.
+func (r *recovery) add(base string) error {
+	l := r.log
+	seg := &segment{name: filepath.Join(l.opt.Dir, base)}
+	var err error
+	if seg.file, err = l.opt.FS.Open(seg.name); err != nil {
+		return err
+	}
+	l.segments = append(l.segments, seg)
+	b, err := readAll(seg.file)
+	if err != nil {
+		return err
+	}
+	sequence, _ := parseSegmentName(base)
+	l.nextSequence = max(l.nextSequence, sequence+1)
+	head, err := decodeSegmentHeader(b)
+	switch {
+	case err != nil && errors.Is(err, ErrVersion):
+		return fmt.Errorf("%w: %s; use the program that wrote it", err, seg.name)
+	case err != nil:
+		r.broken = seg
+		r.drop(seg)
+		return nil
+	case head.size != int64(len(b)):
+		return fmt.Errorf("%w: %s has %d bytes instead of %d; %s", ErrCorrupt, seg.name, len(b), head.size, advice)
+	case head.owner != l.opt.Owner:
+		return fmt.Errorf("%w: %s is of cluster %x, member %x; this is cluster %x, member %x", ErrOwner, seg.name,
+			head.owner.Cluster, head.owner.Member, l.opt.Owner.Cluster, l.opt.Owner.Member)
+	case head.sequence != sequence:
+		l.nextSequence = max(l.nextSequence, head.sequence+1)
+		r.drop(seg)
+		return nil
+	}
+	seg.segmentHeader = head
+	return r.scan(seg, b)
+}
+
+func (r *recovery) drop(seg *segment) { r.dropped = append(r.dropped, seg) }
+
+// scan admits the batches of seg, whose bytes are b.
+func (r *recovery) scan(seg *segment, b []byte) error {
+	l := r.log
+	pos := int64(firstBatch)
+	for pos < int64(len(b)) {
+		h, batch, headOK, ok := decodeBatch(b[pos:])
+		if !ok || h.life != seg.life {
+			if headOK && h.life == seg.life {
+				r.torn = &tornBatch{seg: seg, offset: pos, size: h.size()}
+			}
+			break
+		}
+		if l.number != 0 && h.number != l.number+1 {
+			return r.corrupt(seg, pos, fmt.Sprintf("batch %d follows batch %d", h.number, l.number))
+		}
+		if l.number == 0 {
+			l.first = h.first
+			l.terms.reset(h.first-1, h.prevTerm)
+		}
+		if batch.Snapshot == nil && h.first < l.first && (l.record == nil || h.first > l.record.Index) {
+			// What it replaces from h.first on was partly in segments that are gone: all read so far is dead.
+			l.first, l.refs = h.first, l.refs[:0]
+			l.terms.reset(h.first-1, h.prevTerm)
+			l.cache.reset()
+		}
+		if batch.Snapshot == nil && (h.first < l.first || h.first > l.terms.last+1) {
+			return r.corrupt(seg, pos, fmt.Sprintf("entries from %d on, the log holds [%d, %d]", h.first, l.first, l.terms.last))
+		}
+		l.admit(&h, &batch, seg, pos, h.size())
+		pos += h.size()
+		r.end, r.torn, r.broken, r.empty = pos, nil, nil, nil
+	}
+	if l.lastBatch != seg {
+		r.empty = append(r.empty, seg)
+	}
+	return r.lookBehind(seg, b, min(pos, int64(len(b))))
+}
+
+// lookBehind makes sure that no batch of this life lies behind the place where the scan stopped.
+func (r *recovery) lookBehind(seg *segment, b []byte, pos int64) error {
+	const lifeOffset = 8
+	for at := pos; ; {
+		i := bytes.Index(b[min(at, int64(len(b))):], seg.life[:])
+		if i < 0 {
+			return nil
+		}
+		at += int64(i)
+		if start := at - lifeOffset; start > pos && start%batchAlignment == 0 {
+			h, ok := decodeBatchHeader(b[start:])
+			// Number 0 is no batch; a batch at pos itself is the torn one.
+			if ok && h.life == seg.life && h.number > r.log.number {
+				if _, _, _, whole := decodeBatch(b[start:]); whole {
+					return r.corrupt(seg, pos, fmt.Sprintf("batch %d is damaged, but batch %d behind it, at offset %d, is whole",
+						r.log.number+1, h.number, start))
+				}
+			}
+		}
+		at++
+	}
+}
+
+func (r *recovery) corrupt(seg *segment, pos int64, what string) error {
+	return fmt.Errorf("%w: %s at offset %d: %s; %s", ErrCorrupt, seg.name, pos, what, advice)
+}
+
+// finish judges the whole.
+func (r *recovery) finish(durable uint64) error {
+	l := r.log
+	if r.broken != nil {
+		return r.corrupt(r.broken, 0, "the segment's header is damaged")
+	}
+	if l.number == 0 {
+		return fmt.Errorf("%w: %s holds no batch; %s", ErrCorrupt, l.opt.Dir, advice)
+	}
+	if l.terms.last < durable {
+		return fmt.Errorf("%w: in %s the last entry is %d, the store holds %d; %s", ErrBehindStore, l.opt.Dir, l.terms.last, durable, advice)
+	}
+	// A record above the durable index is a snapshot whose installation the caller completes.
+	if install := l.record != nil && l.record.Index > durable; l.first > durable+1 && !install {
+		return fmt.Errorf("%w: in %s the first entry is %d, the store holds %d; %s", ErrAheadOfStore, l.opt.Dir, l.first, durable, advice)
+	}
+	l.active, l.pos = l.lastBatch, r.end
+	return nil
+}
+
+// repair overwrites what a torn batch may have left and syncs, so that what was read is durable and nothing stale lies ahead.
+// A single batch can be unsynced at a crash: it lies behind the last one, or first in the next segment.
+func (r *recovery) repair() error {
+	l := r.log
+	if l.opt.SkipRepair {
+		if r.torn != nil && r.torn.seg == l.active {
+			l.pos = min(r.torn.offset+r.torn.size, l.active.size)
+		}
+		return nil
+	}
+	if err := zeroRest(l.active, l.pos); err != nil {
+		return err
+	}
+	if err := l.opt.sync(l.active.file); err != nil {
+		return err
+	}
+	for _, s := range r.empty {
+		end := int64(firstBatch + batchHead)
+		if r.torn != nil && r.torn.seg == s {
+			end = max(end, r.torn.offset+r.torn.size)
+		}
+		if err := writeZeros(s.file, firstBatch, min(end, s.size)); err != nil {
+			return err
+		}
+		if err := l.opt.sync(s.file); err != nil {
+			return err
+		}
+	}
+	return l.opt.syncDir()
+}
+
+// removeTemps removes segments whose making was interrupted.
+func (l *Log) removeTemps() error {
+	names, err := l.opt.FS.List(l.opt.Dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n, segmentPrefix) && strings.HasSuffix(n, tempSuffix) {
+			if err := l.opt.FS.Remove(filepath.Join(l.opt.Dir, n)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// zeroRest overwrites s from pos to its end, if anything but zeros is there.
+func zeroRest(s *segment, pos int64) error {
+	b := make([]byte, min(zeroChunk, max(1, s.size-pos)))
+	for pos < s.size {
+		n, err := s.file.ReadAt(b[:min(int64(len(b)), s.size-pos)], pos)
+		if n == 0 {
+			return err
+		}
+		if len(bytes.Trim(b[:n], "\x00")) > 0 {
+			return writeZeros(s.file, pos, s.size)
+		}
+		pos += int64(n)
+	}
+	return nil
+}
+
+// takeOver sorts the segments: those of the log, the spare, those to recycle or remove.
+func (l *Log) takeOver(dropped, empty []*segment) {
+	out := make(map[*segment]bool)
+	for _, s := range dropped {
+		out[s] = true
+	}
+	for _, s := range empty {
+		out[s] = true
+	}
+	kept := l.segments[:0:0]
+	for _, s := range l.segments {
+		if !out[s] {
+			kept = append(kept, s)
+		}
+	}
+	l.segments = kept
+	l.free = append(l.free, dropped...)
+	for _, s := range empty {
+		// An empty segment below the active one (its place was skipped for a large batch) cannot follow it.
+		if l.spare == nil && s.sequence > l.active.sequence && s.size == l.opt.SegmentBytes {
+			l.spare = s
+		} else {
+			l.free = append(l.free, s)
+		}
+	}
+	l.release()
+}

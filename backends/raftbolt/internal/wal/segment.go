@@ -1,0 +1,151 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const (
+	segmentPrefix = "shim-"
+	segmentSuffix = ".wal"
+	tempSuffix    = ".tmp"
+)
+
+// zeroChunk bounds the buffer that writes out a segment, bytes.
+const zeroChunk = 256 << 10
+
+// segment is a file of batches.
+type segment struct {
+	segmentHeader
+	name string // path
+	file File
+}
+
+func segmentName(dir string, sequence uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%s%016x%s", segmentPrefix, sequence, segmentSuffix))
+}
+
+// parseSegmentName tells the sequence number of a segment's file name.
+func parseSegmentName(base string) (uint64, bool) {
+	digits, ok := strings.CutPrefix(base, segmentPrefix)
+	if !ok {
+		return 0, false
+	}
+	if digits, ok = strings.CutSuffix(digits, segmentSuffix); !ok || len(digits) != 16 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(digits, 16, 64)
+	return n, err == nil
+}
+
+// newSegment makes a segment of size bytes that begins with the given batches. It is durable under its name on return.
+func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) ([]byte, error)) (_ *segment, err error) {
+	life, err := o.newLife()
+	if err != nil {
+		return nil, err
+	}
+	s := &segment{segmentHeader: segmentHeader{life: life, sequence: sequence, owner: o.Owner, size: size}}
+	s.name = segmentName(o.Dir, sequence)
+	temp := strings.TrimSuffix(s.name, segmentSuffix) + tempSuffix
+	if s.file, err = o.FS.Create(temp); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.file.Close())
+		}
+	}()
+	head := s.encode()
+	if batches != nil {
+		tail, err := batches(life)
+		if err != nil {
+			return nil, err
+		}
+		head = append(head, tail...)
+	}
+	if _, err = s.file.WriteAt(head, 0); err != nil {
+		return nil, err
+	}
+	if err = writeZeros(s.file, int64(len(head)), size); err != nil {
+		return nil, err
+	}
+	if err = o.sync(s.file); err != nil {
+		return nil, err
+	}
+	if err = o.FS.Rename(temp, s.name); err != nil {
+		return nil, err
+	}
+	return s, o.syncDir()
+}
+
+// recycle gives s a new life and a new place at the end of the log: durable on return.
+func (o *Options) recycle(s *segment, sequence uint64) error {
+	life, err := o.newLife()
+	if err != nil {
+		return err
+	}
+	s.life, s.sequence, s.owner = life, sequence, o.Owner
+	if _, err := s.file.WriteAt(s.encode(), 0); err != nil {
+		return err
+	}
+	// Synced under the old name: under the new one the old life's header would stand at the end of the log.
+	if err := o.sync(s.file); err != nil {
+		return err
+	}
+	name := segmentName(o.Dir, sequence)
+	if err := o.FS.Rename(s.name, name); err != nil {
+		return err
+	}
+	s.name = name
+	return o.syncDir()
+}
+
+func (o *Options) newLife() (lifeID, error) {
+	var life lifeID
+	_, err := io.ReadFull(o.Random, life[:])
+	return life, err
+}
+
+func (o *Options) sync(f File) error {
+	if o.NoSync {
+		return nil
+	}
+	return f.Sync()
+}
+
+func (o *Options) syncDir() error {
+	if o.NoSync {
+		return nil
+	}
+	return o.FS.SyncDir(o.Dir)
+}
+
+// writeZeros overwrites [from, to).
+func writeZeros(f File, from, to int64) error {
+	zeros := make([]byte, min(zeroChunk, max(0, to-from)))
+	for from < to {
+		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), to-from)], from)
+		if err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
+}
+
+// readAll reads a whole segment file.
+func readAll(f File) ([]byte, error) {
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	if n, err := f.ReadAt(b, 0); err != nil && (err != io.EOF || int64(n) != size) {
+		return nil, err
+	}
+	return b, nil
+}
