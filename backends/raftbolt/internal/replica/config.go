@@ -1,9 +1,13 @@
 package replica
 
 import (
+	"crypto/rand"
+	"errors"
+	"fmt"
 	"io"
 	"time"
 
+	"github.com/etcdshim/shim/backends/raftbolt/internal/wal"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 )
@@ -43,6 +47,60 @@ type Config struct {
 
 	// CatchupEntries is how many entries below the durable index the log keeps for slow members, at most 64 MiB of them; default 5000.
 	CatchupEntries uint64
+
+	// FS and the sizes of the log are for tests; zero means wal's defaults.
+	FS           wal.FS
+	SegmentBytes int64
+	CacheBytes   int64
+
+	skipRepair bool   // a planted fault, see wal.Options
+	faults     faults // planted
+}
+
+func (c Config) withDefaults() Config {
+	if c.TickInterval == 0 {
+		c.TickInterval = 100 * time.Millisecond
+	}
+	if c.ElectionTicks == 0 {
+		c.ElectionTicks = 10
+	}
+	if c.HeartbeatTicks == 0 {
+		c.HeartbeatTicks = 1
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	if c.CatchupEntries == 0 {
+		c.CatchupEntries = 5000
+	}
+	return c
+}
+
+// validate reports every fault at once.
+func (c Config) validate() error {
+	var faults []error
+	refuse := func(bad bool, format string, v ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf("replica: "+format, v...))
+		}
+	}
+	refuse(c.MemberID == 0, "MemberID is 0")
+	refuse(c.Dir == "", "Dir is empty")
+	refuse(c.StateMachine == nil, "StateMachine is nil")
+	refuse(c.TickInterval < 0, "TickInterval %v is below 0", c.TickInterval)
+	refuse(c.HeartbeatTicks < 1, "HeartbeatTicks %d is below 1", c.HeartbeatTicks)
+	refuse(c.ElectionTicks <= c.HeartbeatTicks, "ElectionTicks %d is not above HeartbeatTicks %d", c.ElectionTicks, c.HeartbeatTicks)
+	return errors.Join(faults...)
+}
+
+func (c Config) walOptions() wal.Options {
+	return wal.Options{
+		Dir: c.Dir, Owner: wal.Owner{Cluster: c.ClusterID, Member: c.MemberID}, FS: c.FS, Random: c.Random,
+		SegmentBytes: c.SegmentBytes, CacheBytes: c.CacheBytes, NoSync: c.NoSync, SkipRepair: c.skipRepair,
+	}
 }
 
 // Transport carries raft's messages to other members. Messages are immutable: they are shared with raft.

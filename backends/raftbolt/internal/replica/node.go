@@ -1,105 +1,313 @@
 package replica
 
 import (
-	"context"
-	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/etcdshim/shim/backends/raftbolt/internal/wal"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// Role of a member in its term.
-type Role int32
+// Node is this member's part of the group. Its methods may be called by any goroutine.
+type Node struct {
+	cfg Config
+	sm  StateMachine
+	log *wal.Log
 
-// The roles.
-const (
-	Follower Role = iota
-	Candidate
-	Leader
-)
+	mu   sync.Mutex // of core and the fields below it
+	core *core
+	err  error // final
+	over bool  // stopping
+	// changed is closed and replaced when view changes.
+	changed chan struct{}
+	waiters []appliedWaiter
 
-// Status is a member's view of the group. Leader, Term, Role, Learner and TermApplied belong together; the indexes may be newer.
-type Status struct {
-	MemberID uint64
-	Leader   uint64 // 0: none known
-	Term     uint64
-	Role     Role
-	Learner  bool
-	// TermApplied: an entry of Term is applied here. Before that a member cannot know which entries of earlier terms are committed.
-	TermApplied bool
-	Committed   uint64 // raft index
-	Applied     uint64 // raft index
+	view    atomic.Pointer[view]
+	applied atomic.Uint64
+	commit  atomic.Uint64
+
+	wakeWriter  chan struct{} // capacity 1: there may be something to write
+	wakeApplier chan struct{} // capacity 1: there may be a job
+	wakeKeeper  chan struct{} // capacity 1: the log may need housekeeping
+	ready       chan struct{}
+	stop        chan struct{}
+	done        chan struct{}
+	group       sync.WaitGroup
 }
 
-// Node is this member's part of the group. Its methods may be called by any goroutine.
-type Node struct{}
+// view is the part of Status that changes together.
+type view struct {
+	leader, term         uint64
+	role                 Role
+	learner, termApplied bool
+	// reads: this member may answer linearizable reads without a round.
+	reads bool
+}
+
+// appliedWaiter is a call of WaitApplied.
+type appliedWaiter struct {
+	index uint64
+	done  chan struct{}
+}
 
 // CreateLog creates the log of a member whose store begins with (index, term): the first entry will be index+1. A founding member uses
-// (1, 1), a restored one what its store holds. The log is durable on return. It is an error if a log exists.
-// Only ClusterID, MemberID, Dir, Random, Logger and NoSync of cfg are used.
-func CreateLog(cfg Config, index, term uint64) error { return errors.New("replica: unfinished") }
+// (1, 1), a restored one what its store holds. The log is durable on return, and exists whole or not at all. Errors: wal.ErrExists, the
+// file system's. Only ClusterID, MemberID, Dir, Random, NoSync and the log's sizes in cfg are used.
+func CreateLog(cfg Config, index, term uint64) error {
+	return wal.Create(cfg.walOptions(), index, term)
+}
 
-// LogExists tells whether dir holds a log, of whatever version or maker.
-func LogExists(dir string) (bool, error) { return false, errors.New("replica: unfinished") }
+// LogExists tells whether dir holds a log, of whatever version or maker. A missing directory holds none.
+func LogExists(dir string) (bool, error) { return wal.Exists(nil, dir) }
 
-// Open recovers the log, joins it with the state machine's durable state, and starts the node. Errors: wal.ErrNoLog, wal.ErrCorrupt,
-// wal.ErrVersion, wal.ErrOwner, ErrLogBehindStore, ErrLogAheadOfStore, or the file system's. After an error nothing runs.
-func Open(cfg Config) (*Node, error) { return nil, errors.New("replica: unfinished") }
+// Open recovers the log, joins it with the state machine's durable state, and starts the node. Errors: wal.ErrNoLog, wal.ErrForeign,
+// wal.ErrVersion, wal.ErrOwner, wal.ErrCorrupt, wal.ErrBehindStore, wal.ErrAheadOfStore, the state machine's or the file system's. After an
+// error nothing runs.
+func Open(cfg Config) (*Node, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	c, err := openCore(cfg)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, sm: cfg.StateMachine, log: c.log, core: c,
+		changed:    make(chan struct{}),
+		wakeWriter: make(chan struct{}, 1), wakeApplier: make(chan struct{}, 1), wakeKeeper: make(chan struct{}, 1),
+		ready: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	n.view.Store(&view{})
+	n.locked(c.campaignAlone)
+	for _, run := range []func(){n.write, n.apply, n.keep, n.tick} {
+		n.group.Go(run)
+	}
+	go n.finish()
+	return n, nil
+}
 
-// Propose queues a command and returns at once. On an error the command is certainly not proposed: ErrNoLeader, ErrTooManyPending,
-// ErrTooLarge, ErrStopped. On nil, either the command is handed to raft, or dropped is called once with ErrNoLeader,
-// ErrDropped or ErrStopped, which say the same. dropped runs under the node's lock or the caller's stack: it must be quick and must not
-// call the node. Once handed to raft, the outcome is known when StateMachine.Apply is given the command; it may be lost without a
-// word when leadership changes, so the caller bounds its wait and answers "outcome unknown" then. command belongs to the node.
-func (n *Node) Propose(command []byte, dropped func(error)) error { return ErrStopped }
+// openCore opens the log, completes a snapshot's installation that a crash interrupted, and makes a core.
+func openCore(cfg Config) (*core, error) {
+	d := cfg.StateMachine.Durable()
+	log, err := wal.Open(cfg.walOptions(), d.Index)
+	if err != nil {
+		return nil, err
+	}
+	c, err := joinCore(cfg, log, d)
+	if err != nil {
+		_ = log.Close() // the error to report is the first
+		return nil, err
+	}
+	return c, nil
+}
 
-// ReadIndex waits until the state machine's applied state reflects every command whose Apply returned, on any member, before the call
-// began, and returns an index at or below the applied one: a read of the state machine made after it is linearizable. A group of one voter
-// answers without a round once an entry of the current term is applied; otherwise all waiting calls share a round to a quorum, repeated
-// until answered. Errors: ctx's, ErrStopped.
-func (n *Node) ReadIndex(ctx context.Context) (uint64, error) { return 0, ErrStopped }
+func joinCore(cfg Config, log *wal.Log, d Durable) (*core, error) {
+	if rec := log.Snapshot(); rec != nil && rec.Index > d.Index {
+		if err := cfg.StateMachine.InstallSnapshot(rec.Index, rec.Term); err != nil {
+			return nil, fmt.Errorf("complete the installation of snapshot %d: %w", rec.Index, err)
+		}
+		if d = cfg.StateMachine.Durable(); d.Index != rec.Index {
+			return nil, fmt.Errorf("%w: snapshot %d is recorded in the log, the store holds %d after its installation",
+				wal.ErrAheadOfStore, rec.Index, d.Index)
+		}
+	}
+	return newCore(cfg, log, d)
+}
 
-// Status never blocks.
-func (n *Node) Status() Status { return Status{} }
+// locked runs f with the core, then wakes whoever has something to do. A log that cannot be read is final.
+func (n *Node) locked(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	defer func() {
+		if r := recover(); r != nil {
+			failed, ok := r.(storageError)
+			if !ok {
+				panic(r)
+			}
+			n.failLocked(failed.err)
+		}
+	}()
+	f()
+	n.publish()
+}
 
-// Changed returns a channel that is closed when Leader, Term, Role, Learner or TermApplied of Status changes after the call: take the
-// channel, then look at Status, then wait.
-func (n *Node) Changed() <-chan struct{} { return nil }
+// publish shows what changed. Caller holds mu.
+func (n *Node) publish() {
+	if n.over {
+		return
+	}
+	c := n.core
+	if !c.writing && (len(c.appends) > 0 || len(c.pending) > 0) {
+		wake(n.wakeWriter)
+	}
+	if !c.applying && len(c.jobs) > 0 {
+		wake(n.wakeApplier)
+	}
+	n.commit.Store(c.committed)
+	if n.applied.Swap(c.applied) != c.applied {
+		n.releaseWaiters()
+	}
+	now := view{leader: c.leader, term: c.term, role: c.role, learner: c.isLearner(), termApplied: c.termApplied()}
+	now.reads = c.role == Leader && c.aloneVoter() && now.termApplied
+	if now == *n.view.Load() {
+		return
+	}
+	n.view.Store(&now)
+	close(n.changed)
+	n.changed = make(chan struct{})
+	if now.termApplied {
+		select {
+		case <-n.ready:
+		default:
+			close(n.ready)
+		}
+	}
+}
 
-// Ready returns a channel that is closed once, when for the first time since Open an entry of the then current term is applied: from
-// then on the state machine holds everything that was acknowledged before Open.
-func (n *Node) Ready() <-chan struct{} { return nil }
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
 
-// WaitApplied waits until the entry at index is applied. Errors: ctx's, ErrStopped.
-func (n *Node) WaitApplied(ctx context.Context, index uint64) error { return ErrStopped }
+// fail ends the node with err. The first one is reported.
+func (n *Node) fail(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.failLocked(err)
+}
 
-// Durable tells the node that the state machine holds everything up to index in synced storage: the log may be cut at or below it.
-// A lower index than before is ignored. An index above the applied one panics: it would lose entries.
-func (n *Node) Durable(index uint64) {}
+func (n *Node) failLocked(err error) {
+	if n.over {
+		return
+	}
+	n.over, n.err = true, err
+	n.core.dropPending(ErrStopped)
+	n.view.Store(&view{}) // nobody reads without a round any more
+	close(n.stop)
+}
 
-// ProposeConfChange proposes a single-step change. nil says that it was handed to raft: the outcome comes by ApplyConfChange, or as
-// an empty entry when another change was pending. Errors: ErrNoLeader, ErrDropped, ErrStopped.
-func (n *Node) ProposeConfChange(change ConfChange) error { return ErrStopped }
+// finish closes the log when every goroutine has ended.
+func (n *Node) finish() {
+	n.group.Wait()
+	if err := n.log.Close(); err != nil {
+		n.cfg.Logger.Sugar().Warnf("close the log: %v", err)
+	}
+	close(n.done)
+}
 
-// TransferLeadership asks the leader to hand over to member, and returns when that member (or any other) leads, or ctx ends. Errors: ErrNoLeader, ctx's,
-// ErrStopped.
-func (n *Node) TransferLeadership(ctx context.Context, member uint64) error { return ErrStopped }
+// write is the writer's goroutine: it coalesces, steps, writes and syncs, one batch after the other.
+func (n *Node) write() {
+	for {
+		var b *batch
+		n.locked(func() {
+			if !n.over {
+				b = n.core.nextBatch()
+			}
+		})
+		for b != nil {
+			if err := n.store(b); err != nil {
+				n.fail(err)
+				return
+			}
+			done := b
+			b = nil
+			// The applier is woken before the next batch is put together.
+			n.locked(func() { n.core.batchDone(done) })
+			n.locked(func() {
+				if !n.over {
+					b = n.core.nextBatch()
+				}
+			})
+		}
+		select {
+		case <-n.wakeWriter:
+		case <-n.stop:
+			return
+		}
+	}
+}
 
-// Receive takes a message from another member. It does not block on the log. Errors: ErrStopped, or raft's for a message it does not accept.
-func (n *Node) Receive(m *raftpb.Message) error { return ErrStopped }
+// store makes b durable.
+func (n *Node) store(b *batch) error {
+	if b.snapshot != nil {
+		if err := n.sm.StageSnapshot(*b.snapshot); err != nil {
+			return err
+		}
+	}
+	if err := n.log.Write(&b.Batch); err != nil {
+		return err
+	}
+	if n.log.NeedsHousekeeping() {
+		wake(n.wakeKeeper)
+	}
+	return n.log.Sync()
+}
 
-// ReportSnapshot tells the outcome of sending a MsgSnap to member.
-func (n *Node) ReportSnapshot(member uint64, failed bool) {}
+// apply is the applier's goroutine.
+func (n *Node) apply() {
+	for {
+		var j *job
+		n.locked(func() {
+			if !n.over {
+				j = n.core.nextJob()
+			}
+		})
+		if j != nil {
+			saved, err := j.run(n.sm, n.changeConf)
+			if err != nil {
+				n.fail(err)
+				return
+			}
+			n.locked(func() { n.core.jobDone(j, saved) })
+			continue
+		}
+		select {
+		case <-n.wakeApplier:
+		case <-n.stop:
+			return
+		}
+	}
+}
 
-// ReportUnreachable tells that a message to member was lost.
-func (n *Node) ReportUnreachable(member uint64) {}
+func (n *Node) changeConf(cc *raftpb.ConfChange) (state *raftpb.ConfState) {
+	n.locked(func() { state = n.core.changeConf(cc) })
+	return state
+}
 
-// Done is closed when the node has stopped: after Stop, or by itself after a final error.
-func (n *Node) Done() <-chan struct{} { return nil }
+// keep is the goroutine that prepares spare segments: making one takes longer than a sync.
+func (n *Node) keep() {
+	for {
+		select {
+		case <-n.wakeKeeper:
+		case <-n.stop:
+			return
+		}
+		// Not final: the log goes on in the segment it has, and tries again when that is full.
+		if err := n.log.Housekeep(); err != nil {
+			n.cfg.Logger.Sugar().Warnf("cannot prepare a spare log segment: %v", err)
+		}
+	}
+}
 
-// Err is nil before Done is closed and after a plain Stop; otherwise the final error. It is reported once: a failed sync is never repeated.
-func (n *Node) Err() error { return nil }
-
-// Stop ends the node: waiting proposals are dropped with ErrStopped, the batch being synced and the run being applied are
-// finished, files are closed. It returns when no goroutine of the node is left and no method of the state machine will be called again.
-// Calling it again does nothing.
-func (n *Node) Stop() {}
+// tick is the goroutine of raft's clock.
+func (n *Node) tick() {
+	ticker := time.NewTicker(n.cfg.TickInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			n.locked(func() {
+				if !n.over {
+					n.core.tick()
+				}
+			})
+		case <-n.stop:
+			return
+		}
+	}
+}

@@ -92,6 +92,7 @@ type Log struct {
 	first         uint64 // first index that Entries answers
 	terms         terms  // Invariant: terms.first() == first-1
 	refs          []batchRef
+	refBytes      int64 // sum of refs' sizes
 	cache         cache
 }
 
@@ -236,7 +237,7 @@ func (l *Log) admit(h *batchHeader, b *Batch, seg *segment, offset, size int64) 
 		l.record, l.recordSegment = s, seg
 		l.first = s.Index + 1
 		l.terms.reset(s.Index, s.Term)
-		l.refs = l.refs[:0]
+		l.refs, l.refBytes = l.refs[:0], 0
 		l.cache.reset()
 		return
 	}
@@ -250,12 +251,14 @@ func (l *Log) admit(h *batchHeader, b *Batch, seg *segment, offset, size int64) 
 		l.terms.append(e.GetTerm())
 	}
 	l.refs = append(l.refs, batchRef{first: h.first, last: h.last, seg: seg, offset: offset, size: size})
+	l.refBytes += size
 	l.cache.append(b.Entries, l.opt.CacheBytes)
 }
 
 // truncate drops entries from index on: they are being replaced.
 func (l *Log) truncate(index uint64) {
 	for n := len(l.refs); n > 0 && l.refs[n-1].first >= index; n-- {
+		l.refBytes -= l.refs[n-1].size
 		l.refs = l.refs[:n-1]
 	}
 	if n := len(l.refs); n > 0 && l.refs[n-1].last >= index {
@@ -400,11 +403,31 @@ func (l *Log) remove(s *segment) error {
 	return l.opt.syncDir()
 }
 
+// CutKeeping cuts at or below durable, which the state machine holds durably, so that at most keepEntries of the entries below it stay, and
+// fewer while the log holds more than keepBytes.
+func (l *Log) CutKeeping(durable, keepEntries uint64, keepBytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	index, bytes := uint64(0), l.refBytes
+	for _, r := range l.refs {
+		if r.last > durable || r.last+keepEntries > durable && bytes <= keepBytes {
+			break
+		}
+		index = r.last
+		bytes -= r.size
+	}
+	l.cut(max(index, durable-min(durable, keepEntries)))
+}
+
 // Cut forgets entries up to and including index, which the state machine must hold durably, and releases segments that hold none above it.
 // An index outside the log is brought inside.
 func (l *Log) Cut(index uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.cut(index)
+}
+
+func (l *Log) cut(index uint64) {
 	index = min(index, l.terms.last)
 	if index < l.first {
 		return
@@ -414,9 +437,11 @@ func (l *Log) Cut(index uint64) {
 	l.terms.cut(index)
 	n := 0
 	for n < len(l.refs) && l.refs[n].last <= index {
+		l.refBytes -= l.refs[n].size
 		n++
 	}
-	l.refs = append([]batchRef(nil), l.refs[n:]...)
+	// The array is left behind when append outgrows it.
+	l.refs = l.refs[n:]
 	l.cache.cut(index)
 	if l.record != nil && l.record.Index <= index {
 		l.recordSegment = nil

@@ -136,7 +136,7 @@ func (r *recovery) scan(seg *segment, b []byte) error {
 		}
 		if batch.Snapshot == nil && h.first < l.first && (l.record == nil || h.first > l.record.Index) {
 			// What it replaces from h.first on was partly in segments that are gone: all read so far is dead.
-			l.first, l.refs = h.first, l.refs[:0]
+			l.first, l.refs, l.refBytes = h.first, l.refs[:0], 0
 			l.terms.reset(h.first-1, h.prevTerm)
 			l.cache.reset()
 		}
