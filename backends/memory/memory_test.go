@@ -1,0 +1,705 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+var (
+	_ backends.Backend = (*Backend)(nil)
+	_ backends.Leases  = (*Backend)(nil)
+)
+
+// fakeClock moves only by advance.
+type fakeClock struct {
+	mu     sync.Mutex
+	now    time.Time
+	timers map[chan time.Time]time.Time
+	set    chan struct{} // a token for each timer set
+}
+
+func newFakeClock() *fakeClock {
+	return &fakeClock{
+		now:    time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		timers: make(map[chan time.Time]time.Time),
+		set:    make(chan struct{}, 100),
+	}
+}
+
+func (c *fakeClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *fakeClock) After(d time.Duration) (<-chan time.Time, func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch := make(chan time.Time, 1)
+	c.timers[ch] = c.now.Add(d)
+	c.set <- struct{}{}
+	return ch, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.timers, ch)
+	}
+}
+
+func (c *fakeClock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+	for ch, at := range c.timers {
+		if !at.After(c.now) {
+			ch <- c.now
+			delete(c.timers, ch)
+		}
+	}
+}
+
+// store is a Backend with short names for what tests do to it.
+type store struct {
+	*testing.T
+	*Backend
+	clock *fakeClock
+}
+
+func newStore(t *testing.T) *store {
+	clock := newFakeClock()
+	b := New(clock)
+	t.Cleanup(func() {
+		if err := b.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return &store{T: t, Backend: b, clock: clock}
+}
+
+func key(s string) backends.KeyRange { return backends.KeyRange{Key: []byte(s)} }
+
+func keys(from, to string) backends.KeyRange {
+	return backends.KeyRange{Key: []byte(from), End: []byte(to)}
+}
+
+func put(k, v string) backends.Op {
+	return backends.Op{Put: &backends.PutOp{Key: []byte(k), Value: []byte(v)}}
+}
+
+func putLease(k string, lease int64) backends.Op {
+	return backends.Op{Put: &backends.PutOp{Key: []byte(k), Lease: lease}}
+}
+
+func del(r backends.KeyRange) backends.Op {
+	return backends.Op{Delete: &backends.DeleteOp{KeyRange: r, PrevKV: true}}
+}
+
+func read(r backends.KeyRange) backends.Op {
+	return backends.Op{Range: &backends.RangeOptions{KeyRange: r}}
+}
+
+func (s *store) tryTxn(t backends.TxnOp) (*backends.TxnResult, error) {
+	return s.Txn(s.Context(), &backends.TxnRequest{TxnOp: t})
+}
+
+func (s *store) do(ops ...backends.Op) *backends.TxnResult {
+	s.Helper()
+	r, err := s.tryTxn(backends.TxnOp{Success: ops})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return r
+}
+
+func (s *store) read(o backends.RangeOptions) string {
+	s.Helper()
+	c, err := s.Range(s.Context(), &backends.RangeRequest{RangeOptions: o})
+	if err != nil {
+		return err.Error()
+	}
+	return s.drain(c)
+}
+
+// drain writes a cursor as "key=value@mod ... count more".
+func (s *store) drain(c backends.Cursor) string {
+	s.Helper()
+	defer c.Close()
+	var out []string
+	for {
+		chunk, err := c.Next(s.Context())
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			s.Fatal(err)
+		}
+		for rec := range chunk.Records() {
+			out = append(out, s.kv(rec))
+		}
+		chunk.Release()
+	}
+	r := c.Result()
+	return strings.TrimSpace(fmt.Sprintf("%s #%d more=%v @%d", strings.Join(out, " "), r.Count, r.More, r.Header.Revision))
+}
+
+func (s *store) kv(rec []byte) string {
+	s.Helper()
+	var kv mvccpb.KeyValue
+	if err := proto.Unmarshal(rec, &kv); err != nil {
+		s.Fatal(err)
+	}
+	return fmt.Sprintf("%s=%s@%d,%d,v%d", kv.Key, kv.Value, kv.CreateRevision, kv.ModRevision, kv.Version)
+}
+
+func (s *store) watch() backends.WatchStream {
+	s.Helper()
+	w, err := s.Watch(s.Context(), backends.Caller{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(w.Close)
+	return w
+}
+
+func (s *store) add(w backends.WatchStream, req backends.WatchRequest) {
+	s.Helper()
+	if err := w.Add(s.Context(), &req); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// next writes one batch as "kind id @header event ...".
+func (s *store) next(w backends.WatchStream) string {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
+	defer cancel()
+	b, err := w.Next(ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	out := fmt.Sprintf("%s %v @%d", map[backends.WatchKind]string{
+		backends.WatchCreated: "created", backends.WatchEvents: "events",
+		backends.WatchProgress: "progress", backends.WatchCanceled: "canceled",
+	}[b.Kind], b.IDs, b.Header.Revision)
+	if b.Reason != nil {
+		out += fmt.Sprintf(" %v %d", b.Reason, b.CompactRevision)
+	}
+	for _, e := range b.Events {
+		out += " " + s.event(e)
+	}
+	return out
+}
+
+func (s *store) event(e backends.Event) string {
+	s.Helper()
+	size := len(e) - 2 // a tag and a length of one byte in these tests
+	if e[0] != 0x5a || int(e[1]) != size {
+		s.Fatalf("malformed event %x", []byte(e))
+	}
+	var m mvccpb.Event
+	if err := proto.Unmarshal(e[2:], &m); err != nil {
+		s.Fatal(err)
+	}
+	out := fmt.Sprintf("%s:%s=%s@%d", m.Type, m.Kv.Key, m.Kv.Value, m.Kv.ModRevision)
+	if m.PrevKv != nil {
+		out += fmt.Sprintf("<%s@%d", m.PrevKv.Value, m.PrevKv.ModRevision)
+	}
+	return out
+}
+
+// silent asserts that the stream has nothing to yield.
+func (s *store) silent(w backends.WatchStream) {
+	s.Helper()
+	st := w.(*stream)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok, err := st.take(); ok || err != nil {
+		s.Fatalf("yields %+v, %v", b, err)
+	}
+}
+
+func (s *store) equal(got, want string) {
+	s.Helper()
+	if got != want {
+		s.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func (s *store) fails(err, want error) {
+	s.Helper()
+	if !errors.Is(err, want) {
+		s.Errorf("got error %v, want %v", err, want)
+	}
+}
+
+// A range at a past revision sees what a naive replay of the writes sees, with
+// and without compaction.
+func TestPastRevisionsStayUntilCompacted(t *testing.T) {
+	s := newStore(t)
+	s.do(put("a", "1"))         // 2
+	s.do(put("b", "1"))         // 3
+	s.do(put("a", "2"))         // 4
+	s.do(del(key("a")))         // 5
+	s.do(put("a", "3"))         // 6
+	all := keys("\x00", "\x00") // from key
+	at := func(rev int64) string {
+		return s.read(backends.RangeOptions{KeyRange: all, Revision: rev})
+	}
+	want := map[int64]string{
+		1: "#0 more=false @6",
+		2: "a=1@2,2,v1 #1 more=false @6",
+		3: "a=1@2,2,v1 b=1@3,3,v1 #2 more=false @6",
+		4: "a=2@2,4,v2 b=1@3,3,v1 #2 more=false @6",
+		5: "b=1@3,3,v1 #1 more=false @6",
+		6: "a=3@6,6,v1 b=1@3,3,v1 #2 more=false @6",
+		7: backends.ErrFutureRevision.Error(),
+	}
+	for rev := range int64(7) {
+		s.equal(at(rev+1), want[rev+1])
+	}
+	s.equal(at(-3), want[6])
+	for compact := int64(0); compact <= 6; compact++ {
+		if _, err := s.Compact(s.Context(), &backends.CompactRequest{Revision: compact}); err != nil {
+			t.Fatalf("compact at %d: %v", compact, err)
+		}
+		_, err := s.Compact(s.Context(), &backends.CompactRequest{Revision: compact})
+		s.fails(err, backends.ErrCompacted)
+		for rev := range int64(7) {
+			if rev+1 < compact {
+				s.equal(at(rev+1), backends.ErrCompacted.Error())
+			} else {
+				s.equal(at(rev+1), want[rev+1])
+			}
+		}
+	}
+	_, err := s.Compact(s.Context(), &backends.CompactRequest{Revision: 7})
+	s.fails(err, backends.ErrFutureRevision)
+	st, err := s.Status(s.Context())
+	if err != nil || st.CompactRevision != 6 {
+		t.Errorf("status %+v, %v", st, err)
+	}
+	var size int64
+	s.items.Ascend(func(it *item) bool {
+		for _, rec := range it.records {
+			size += rec.sizeBytes()
+		}
+		return true
+	})
+	if st.SizeBytes != size || size == 0 {
+		t.Errorf("size is said to be %d, records have %d", st.SizeBytes, size)
+	}
+}
+
+// Large ranges come in bounded chunks, and a range does not see later writes.
+func TestCursorIsPinnedAndChunked(t *testing.T) {
+	s := newStore(t)
+	for i := range 5 {
+		s.do(put(fmt.Sprint(i), strings.Repeat("x", backends.ChunkBytes/2)))
+	}
+	c, err := s.Range(s.Context(), &backends.RangeRequest{RangeOptions: backends.RangeOptions{KeyRange: keys("0", "9")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.do(del(keys("0", "9")))
+	var lens []int
+	for {
+		chunk, err := c.Next(s.Context())
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		lens = append(lens, chunk.Len())
+	}
+	if !slices.Equal(lens, []int{2, 2, 1}) {
+		t.Errorf("chunks of %v records", lens)
+	}
+	if r := c.Result(); r.Count != 5 || r.Header.Revision != 6 {
+		t.Errorf("result %+v", r)
+	}
+}
+
+// A nested transaction's comparisons are decided before the first write, as
+// etcd does, and its header stays empty, while ranges see the writes before.
+func TestNestedTxn(t *testing.T) {
+	s := newStore(t)
+	absent := backends.Compare{KeyRange: key("a"), Target: backends.CompareVersion}
+	r := s.do(
+		read(key("a")),
+		del(key("z")),
+		put("a", "1"),
+		backends.Op{Txn: &backends.TxnOp{
+			Compare: []backends.Compare{absent},
+			Success: []backends.Op{read(key("a")), del(keys("x", "z"))},
+			Failure: []backends.Op{put("b", "1")},
+		}},
+		put("c", "1"),
+	)
+	var revisions []int64
+	for _, o := range r.Responses {
+		revisions = append(revisions, o.Revision)
+	}
+	if !slices.Equal(revisions, []int64{1, 1, 2, 0, 2}) || r.Header.Revision != 2 {
+		t.Errorf("revisions %v, header %d", revisions, r.Header.Revision)
+	}
+	nested := r.Responses[3].Txn
+	if !nested.Succeeded || nested.Responses[1].Revision != 2 {
+		t.Errorf("nested %+v", nested)
+	}
+	s.equal(s.drain(r.Responses[0].Range), "#0 more=false @1")
+	s.equal(s.drain(nested.Responses[0].Range), "a=1@2,2,v1 #1 more=false @2")
+	r = s.do(del(keys("a", "z")))
+	s.equal(s.drain(r.Responses[0].Delete.PrevKVs), "a=1@2,2,v1 c=1@2,2,v1 #2 more=false @2")
+}
+
+// Whatever fails leaves nothing behind, wherever in the transaction it stands.
+func TestFailedTxnWritesNothing(t *testing.T) {
+	s := newStore(t)
+	s.do(put("k", "1"))
+	s.do(put("k", "2"))
+	if _, err := s.Compact(s.Context(), &backends.CompactRequest{Revision: 3}); err != nil {
+		t.Fatal(err)
+	}
+	at := func(rev int64) backends.Op {
+		return backends.Op{Range: &backends.RangeOptions{KeyRange: key("k"), Revision: rev}}
+	}
+	for want, bad := range map[error][]backends.Op{
+		backends.ErrFutureRevision: {at(4)},
+		backends.ErrCompacted:      {at(2), at(-1)},
+		backends.ErrLeaseNotFound:  {putLease("n", 7)},
+		backends.ErrKeyNotFound: {
+			{Put: &backends.PutOp{Key: []byte("n"), IgnoreLease: true}},
+			{Put: &backends.PutOp{Key: []byte("n"), IgnoreValue: true}},
+		},
+	} {
+		for _, op := range bad {
+			_, err := s.tryTxn(backends.TxnOp{Success: []backends.Op{put("a", "1"), op}})
+			s.fails(err, want)
+			_, err = s.tryTxn(backends.TxnOp{Success: []backends.Op{put("a", "1"),
+				{Txn: &backends.TxnOp{Success: []backends.Op{put("b", "1"), op}}}, del(key("k"))}})
+			s.fails(err, want)
+		}
+	}
+	s.equal(s.read(backends.RangeOptions{KeyRange: keys("\x00", "\x00")}), "k=2@2,3,v2 #1 more=false @3")
+}
+
+func TestWatchPastLiveAndFuture(t *testing.T) {
+	s := newStore(t)
+	s.do(put("a", "1"))                // 2
+	s.do(put("b", "1"))                // 3
+	s.do(put("a", "2"), put("b", "2")) // 4
+	w := s.watch()
+	s.add(w, backends.WatchRequest{ID: 0, KeyRange: key("a"), StartRevision: 1, PrevKV: true})
+	s.add(w, backends.WatchRequest{ID: 5, KeyRange: keys("a", "c")})
+	s.add(w, backends.WatchRequest{ID: 7, KeyRange: key("a"), StartRevision: 6, NoPut: true})
+	s.equal(s.next(w), "created [0] @4")
+	s.equal(s.next(w), "created [5] @4")
+	s.equal(s.next(w), "created [7] @4")
+	s.equal(s.next(w), "events [0] @4 PUT:a=1@2 PUT:a=2@4<1@2")
+	s.silent(w)
+	s.do(del(keys("a", "c"))) // 5
+	s.do(put("a", "3"))       // 6
+	s.do(del(key("a")))       // 7
+	s.equal(s.next(w), "events [0] @5 DELETE:a=@5<2@4")
+	s.equal(s.next(w), "events [5] @5 DELETE:a=@5 DELETE:b=@5")
+	s.equal(s.next(w), "events [0] @6 PUT:a=3@6")
+	s.equal(s.next(w), "events [5] @6 PUT:a=3@6")
+	s.equal(s.next(w), "events [7] @7 DELETE:a=@7")
+	s.equal(s.next(w), "events [0] @7 DELETE:a=@7<3@6")
+	s.equal(s.next(w), "events [5] @7 DELETE:a=@7")
+	s.silent(w)
+	w.Cancel(5)
+	w.Cancel(5)
+	w.Cancel(99)
+	s.equal(s.next(w), "canceled [5] @7")
+	s.silent(w)
+}
+
+// A progress mark waits for what is asked about, comes once however often it
+// was asked for, and never before an event at or below its revision.
+func TestWatchProgress(t *testing.T) {
+	s := newStore(t)
+	w := s.watch()
+	w.Progress(backends.AllWatches) // no watch yet: never answered
+	s.add(w, backends.WatchRequest{ID: 1, KeyRange: key("a")})
+	s.equal(s.next(w), "created [1] @1")
+	s.silent(w)
+	s.do(put("a", "1"))
+	s.do(put("z", "1"))
+	w.Progress(1)
+	w.Progress(backends.AllWatches)
+	w.Progress(backends.AllWatches)
+	w.Progress(8)
+	s.equal(s.next(w), "events [1] @2 PUT:a=1@2")
+	s.equal(s.next(w), "progress [1] @3")
+	s.equal(s.next(w), "progress [-1] @3")
+	s.silent(w)
+	s.add(w, backends.WatchRequest{ID: 2, KeyRange: key("a"), StartRevision: 5})
+	s.equal(s.next(w), "created [2] @3")
+	w.Progress(backends.AllWatches)
+	w.Progress(2)
+	s.do(put("z", "2"))
+	s.silent(w)
+	s.do(put("a", "2"))
+	s.equal(s.next(w), "events [1] @5 PUT:a=2@5")
+	s.equal(s.next(w), "events [2] @5 PUT:a=2@5")
+	s.equal(s.next(w), "progress [2] @5")
+	s.equal(s.next(w), "progress [-1] @5")
+}
+
+// Compaction cancels what starts below it, leaves events at it, and does not
+// rob an open watch of what it has not read yet (etcd #17529, #18089).
+func TestWatchCompaction(t *testing.T) {
+	s := newStore(t)
+	open := s.watch()
+	s.add(open, backends.WatchRequest{ID: 1, KeyRange: key("a"), PrevKV: true})
+	s.equal(s.next(open), "created [1] @1")
+	s.do(put("a", "1")) // 2
+	s.do(put("a", "2")) // 3
+	s.do(del(key("a"))) // 4
+	if _, err := s.Compact(s.Context(), &backends.CompactRequest{Revision: 4}); err != nil {
+		t.Fatal(err)
+	}
+	s.equal(s.next(open), "events [1] @2 PUT:a=1@2")
+	s.equal(s.next(open), "events [1] @3 PUT:a=2@3<1@2")
+	s.equal(s.next(open), "events [1] @4 DELETE:a=@4<2@3")
+	late := s.watch()
+	s.add(late, backends.WatchRequest{ID: 3, KeyRange: key("a"), StartRevision: 3})
+	s.add(late, backends.WatchRequest{ID: 4, KeyRange: key("a"), StartRevision: 4, PrevKV: true})
+	s.equal(s.next(late), "created [3] @4")
+	s.equal(s.next(late), "canceled [3] @0 required revision has been compacted 4")
+	s.equal(s.next(late), "created [4] @4")
+	s.equal(s.next(late), "events [4] @4 DELETE:a=@4")
+}
+
+// What an open watch has not read outlives a compaction only up to lagBytes.
+func TestLagIsBounded(t *testing.T) {
+	s := newStore(t)
+	w := s.watch()
+	s.add(w, backends.WatchRequest{ID: 1, KeyRange: key("a")})
+	s.equal(s.next(w), "created [1] @1")
+	value := strings.Repeat("x", 1<<20)
+	for range lagBytes/len(value) + 2 {
+		s.do(put("a", value))
+	}
+	last := s.do(put("b", "")).Header.Revision
+	if _, err := s.Compact(s.Context(), &backends.CompactRequest{Revision: last}); err != nil {
+		t.Fatal(err)
+	}
+	s.equal(s.next(w), fmt.Sprintf("canceled [1] @0 %v %d", backends.ErrCompacted, last))
+	size := int64(0)
+	for _, e := range s.log {
+		size += e.sizeBytes()
+	}
+	if size > lagBytes+100 || size < lagBytes/2 {
+		t.Errorf("%d bytes of the log are left", size)
+	}
+}
+
+// Past events come in batches bounded by size; no revision is divided.
+func TestPastBatchesAreBounded(t *testing.T) {
+	s := newStore(t)
+	value := strings.Repeat("x", 600<<10)
+	for range 4 {
+		s.do(put("a", value), put("b", value))
+	}
+	w := s.watch()
+	s.add(w, backends.WatchRequest{ID: 1, KeyRange: keys("a", "c"), StartRevision: 2})
+	s.equal(s.next(w), "created [1] @5")
+	var lens []int
+	for range 2 {
+		b, err := w.Next(s.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		lens = append(lens, len(b.Events))
+	}
+	if !slices.Equal(lens, []int{4, 4}) {
+		t.Errorf("batches of %v events", lens)
+	}
+	s.silent(w)
+}
+
+// Add waits when nobody reads the stream, and goes on when somebody does.
+func TestAddWaitsForReader(t *testing.T) {
+	s := newStore(t)
+	w := s.watch()
+	for i := range maxControls {
+		s.add(w, backends.WatchRequest{ID: int64(i), KeyRange: key("a")})
+	}
+	ctx, cancel := context.WithCancel(s.Context())
+	cancel()
+	s.fails(w.Add(ctx, &backends.WatchRequest{ID: maxControls, KeyRange: key("a")}), context.Canceled)
+	added := make(chan error)
+	go func() { added <- w.Add(s.Context(), &backends.WatchRequest{ID: maxControls, KeyRange: key("a")}) }()
+	s.equal(s.next(w), "created [0] @1")
+	if err := <-added; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNextEnds(t *testing.T) {
+	b := New(newFakeClock())
+	streamCtx, cancelStream := context.WithCancel(context.Background())
+	open := func(ctx context.Context) backends.WatchStream {
+		w, err := b.Watch(ctx, backends.Caller{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	ended := make(chan error)
+	next := func(w backends.WatchStream) {
+		go func() {
+			_, err := w.Next(context.Background())
+			ended <- err
+		}()
+	}
+	w := open(streamCtx)
+	next(w)
+	cancelStream()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("stream's context ended: %v", err)
+	}
+	w = open(context.Background())
+	next(w)
+	w.Close()
+	if err := <-ended; !errors.Is(err, backends.ErrStopped) {
+		t.Errorf("stream closed: %v", err)
+	}
+	w = open(context.Background())
+	next(w)
+	if err := b.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, backends.ErrStopped) {
+		t.Errorf("backend closed: %v", err)
+	}
+	if _, err := b.Status(context.Background()); !errors.Is(err, backends.ErrStopped) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func (s *store) grant(id, ttl int64) backends.LeaseGrantResult {
+	s.Helper()
+	r, err := s.LeaseGrant(s.Context(), backends.Caller{}, id, ttl)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return r
+}
+
+// ttl writes a lease as "remaining/granted keys".
+func (s *store) ttl(id int64) string {
+	r, err := s.LeaseTimeToLive(s.Context(), backends.Caller{}, id, true)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%d/%d %s", r.TTLSeconds, r.GrantedTTLSeconds, r.Keys)
+}
+
+// Leases that expire while nobody asks delete their keys in one revision each, in
+// the order of their deadlines.
+func TestLeaseExpiry(t *testing.T) {
+	s := newStore(t)
+	s.grant(1, 10)
+	<-s.clock.set
+	s.grant(-2, 5)
+	<-s.clock.set
+	s.do(putLease("b", 1), putLease("a", 1), putLease("c", -2), putLease("d", 1)) // 2
+	s.do(put("d", "kept"))                                                        // 3: detaches
+	w := s.watch()
+	s.add(w, backends.WatchRequest{ID: 1, KeyRange: keys("a", "z")})
+	s.equal(s.next(w), "created [1] @3")
+	s.clock.advance(4 * time.Second)
+	s.equal(s.ttl(1), "6/10 [a b]")
+	s.clock.advance(time.Second)
+	s.equal(s.next(w), "events [1] @4 DELETE:c=@4")
+	<-s.clock.set
+	s.clock.advance(5 * time.Second)
+	s.equal(s.next(w), "events [1] @5 DELETE:a=@5 DELETE:b=@5")
+	s.equal(s.ttl(1), backends.ErrLeaseNotFound.Error())
+	s.equal(s.read(backends.RangeOptions{KeyRange: keys("a", "z")}), "d=kept@2,3,v2 #1 more=false @5")
+}
+
+// A lease is gone from its deadline on, even before the goroutine wakes.
+func TestLeaseIsGoneAtItsDeadline(t *testing.T) {
+	s := newStore(t)
+	s.grant(1, 3)
+	s.do(putLease("a", 1))
+	s.clock.mu.Lock()
+	s.clock.now = s.clock.now.Add(3 * time.Second) // no timer is run
+	s.clock.mu.Unlock()
+	_, err := s.LeaseKeepAlive(s.Context(), backends.Caller{}, 1)
+	s.fails(err, backends.ErrLeaseNotFound)
+	s.equal(s.read(backends.RangeOptions{KeyRange: key("a")}), "#0 more=false @3")
+}
+
+func TestLeaseLife(t *testing.T) {
+	s := newStore(t)
+	for _, ttl := range []int64{0, -5, 1} {
+		if r := s.grant(0, ttl); r.TTLSeconds != 2 || r.ID <= 0 {
+			t.Errorf("grant of %d s: %+v", ttl, r)
+		}
+	}
+	_, err := s.LeaseGrant(s.Context(), backends.Caller{}, 3, maxTTLSeconds+1)
+	s.fails(err, backends.ErrLeaseTTLTooLarge)
+	s.grant(3, maxTTLSeconds)
+	s.equal(s.ttl(3), "9000000000/9000000000 []")
+	_, err = s.LeaseGrant(s.Context(), backends.Caller{}, 3, 5)
+	s.fails(err, backends.ErrLeaseExists)
+
+	s.grant(4, 4)
+	s.do(putLease("k", 4))
+	s.clock.advance(3500 * time.Millisecond)
+	s.equal(s.ttl(4), "0/4 [k]")
+	if r, err := s.LeaseKeepAlive(s.Context(), backends.Caller{}, 4); err != nil || r.TTLSeconds != 4 {
+		t.Errorf("keep-alive: %+v, %v", r, err)
+	}
+	s.clock.advance(3500 * time.Millisecond)
+	s.equal(s.ttl(4), "0/4 [k]")
+	leases, err := s.LeaseLeases(s.Context(), backends.Caller{})
+	if err != nil || !slices.Equal(leases.IDs, []int64{4, 3}) {
+		t.Errorf("leases %v, %v", leases.IDs, err)
+	}
+	s.do(putLease("k", 3)) // moves
+	h, err := s.LeaseRevoke(s.Context(), backends.Caller{}, 4)
+	if err != nil || h.Revision != 3 {
+		t.Errorf("a lease without keys made a revision: %+v, %v", h, err)
+	}
+	h, err = s.LeaseRevoke(s.Context(), backends.Caller{}, 3)
+	if err != nil || h.Revision != 4 {
+		t.Errorf("revoke: %+v, %v", h, err)
+	}
+	_, err = s.LeaseRevoke(s.Context(), backends.Caller{}, 3)
+	s.fails(err, backends.ErrLeaseNotFound)
+	s.equal(s.read(backends.RangeOptions{KeyRange: key("k")}), "#0 more=false @4")
+}
+
+func TestOpenRefusesAnAddress(t *testing.T) {
+	env := backends.Env{Clock: newFakeClock()}
+	b, err := backends.Open(t.Context(), "memory://", env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range []string{"memory://host", "memory:///path", "memory://?x=1"} {
+		if _, err := backends.Open(t.Context(), u, env); err == nil {
+			t.Errorf("%s was opened", u)
+		}
+	}
+}
