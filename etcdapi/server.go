@@ -221,36 +221,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// services is the whole of what is answered. An RPC that is not here is unknown
-// to grpc, which answers Unimplemented.
-func (s *Server) services() []grpc.ServiceDesc {
-	const kv, watch, lease = "etcdserverpb.KV", "etcdserverpb.Watch", "etcdserverpb.Lease"
-	const cluster, maintenance = "etcdserverpb.Cluster", "etcdserverpb.Maintenance"
-	_ = []string{watch, lease, cluster, maintenance}
-	return []grpc.ServiceDesc{{
-		ServiceName: kv,
-		Methods: []grpc.MethodDesc{
-			unary(s, kv, "Range", (*Server).kvRange),
-			unary(s, kv, "Put", (*Server).kvPut),
-			unary(s, kv, "DeleteRange", (*Server).kvDeleteRange),
-			unary(s, kv, "Txn", (*Server).kvTxn),
-			unary(s, kv, "Compact", (*Server).kvCompact),
-		},
-		Streams: []grpc.StreamDesc{
-			streaming(s, kv, "RangeStream", false, request((*Server).kvRangeStream)),
-		},
-	}}
-}
-
-// request adapts a streaming RPC that has one request.
-func request[T any, M message[T]](h func(*Server, context.Context, M, grpc.ServerStream) error) func(*Server, context.Context, grpc.ServerStream) error {
-	return func(s *Server, ctx context.Context, stream grpc.ServerStream) error {
-		in := M(new(T))
-		if err := stream.RecvMsg(in); err != nil {
-			return err
-		}
-		return h(s, ctx, in, stream)
+// Ready is closed once linearizable requests can be served; at once for a backend
+// that is ready when it was opened.
+func (s *Server) Ready() <-chan struct{} {
+	if s.readiness != nil {
+		return s.readiness.Ready()
 	}
+	ready := make(chan struct{})
+	close(ready)
+	return ready
 }
 
 func wireHeader(h backends.Header) *pb.ResponseHeader {

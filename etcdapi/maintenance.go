@@ -1,0 +1,155 @@
+package etcdapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// snapshotPartBytes is the size of a snapshot's messages (v3rpc/maintenance.go,
+// snapshotSendBufferSize): eight pages.
+const snapshotPartBytes = 32 << 10
+
+func (s *Server) status(ctx context.Context, _ *pb.StatusRequest) (any, error) {
+	st, err := s.backend.Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.StatusResponse{
+		Header:           wireHeader(st.Header),
+		Version:          s.cfg.ServerVersion,
+		Leader:           st.Leader,
+		RaftIndex:        st.RaftIndex,
+		RaftAppliedIndex: st.AppliedIndex,
+		RaftTerm:         st.Header.Term,
+		DbSize:           st.SizeBytes,
+		DbSizeInUse:      st.SizeInUseBytes,
+		DbSizeQuota:      st.QuotaBytes,
+		IsLearner:        st.Learner,
+		StorageVersion:   st.StorageVersion,
+		DowngradeInfo:    &pb.DowngradeInfo{},
+		Errors:           st.Errors,
+	}
+	switch {
+	case st.Leader == 0 && st.Header.Term == 0:
+		resp.Leader = st.Header.MemberID // a store without consensus leads itself
+	case st.Leader == 0:
+		resp.Errors = append(resp.Errors, "etcdserver: no leader")
+	}
+	for _, a := range wireAlarms(st.Alarms) {
+		resp.Errors = append(resp.Errors, a.String())
+	}
+	return resp, nil
+}
+
+// alarm asks for or changes alarms. A backend without alarms has none.
+func (s *Server) alarm(ctx context.Context, r *pb.AlarmRequest) (any, error) {
+	if r.Action < pb.AlarmRequest_GET || r.Action > pb.AlarmRequest_DEACTIVATE {
+		// etcd 3.7.3 ends with a panic here.
+		return nil, status.Error(codes.InvalidArgument, "etcdserver: unknown alarm action")
+	}
+	if s.alarms == nil {
+		if r.Action != pb.AlarmRequest_GET {
+			return nil, s.unsupported("changing alarms")
+		}
+		st, err := s.backend.Status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &pb.AlarmResponse{Header: wireHeader(st.Header)}, nil
+	}
+	res, err := s.alarms.Alarm(ctx, &backends.AlarmRequest{
+		Caller: s.caller(ctx), Action: backends.AlarmAction(r.Action), MemberID: r.MemberID, Kind: backends.AlarmKind(r.Alarm),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.AlarmResponse{Header: wireHeader(res.Header), Alarms: wireAlarms(res.Alarms)}, nil
+}
+
+func wireAlarms(alarms []backends.Alarm) []*pb.AlarmMember {
+	out := make([]*pb.AlarmMember, len(alarms))
+	for i, a := range alarms {
+		out[i] = &pb.AlarmMember{MemberID: a.MemberID, Alarm: pb.AlarmType(a.Kind)}
+	}
+	return out
+}
+
+func (s *Server) hashKV(ctx context.Context, r *pb.HashKVRequest) (any, error) {
+	if s.hasher == nil {
+		return nil, s.unsupported("HashKV")
+	}
+	res, err := s.hasher.HashKV(ctx, s.caller(ctx), r.Revision)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.HashKVResponse{
+		Header: wireHeader(res.Header), Hash: res.Hash, CompactRevision: res.CompactRevision, HashRevision: res.HashRevision,
+	}, nil
+}
+
+// defragment answers without a header, as etcd.
+func (s *Server) defragment(ctx context.Context, _ *pb.DefragmentRequest) (any, error) {
+	if s.defragmenter == nil {
+		return nil, s.unsupported("Defragment")
+	}
+	s.log.Info("starting defragment")
+	if _, err := s.defragmenter.Defragment(ctx, s.caller(ctx)); err != nil {
+		return nil, err
+	}
+	s.log.Info("finished defragment")
+	return &pb.DefragmentResponse{}, nil
+}
+
+// snapshot sends a copy of the store and then its SHA-256, each message telling
+// how many bytes of the copy remain. Its messages have no header, as etcd's.
+func (s *Server) snapshot(ctx context.Context, _ *pb.SnapshotRequest, stream grpc.ServerStream) (err error) {
+	if s.snapshotter == nil {
+		return s.unsupported("Snapshot")
+	}
+	snap, err := s.snapshotter.Snapshot(ctx, s.caller(ctx))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closed := snap.Close(); err == nil {
+			err = closed
+		}
+	}()
+	s.log.Info("sending database snapshot to client",
+		zap.Int64("total-bytes", snap.SizeBytes), zap.String("storage-version", snap.StorageVersion))
+	hash := sha256.New()
+	buffer := make([]byte, min(snap.SizeBytes, snapshotPartBytes)) // SendMsg encodes before it returns
+	for left := snap.SizeBytes; left > 0; {
+		part := buffer[:min(left, snapshotPartBytes)]
+		if _, err := io.ReadFull(snap, part); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return status.Error(codes.DataLoss, "etcdserver: the snapshot ended before its size")
+			}
+			return err
+		}
+		left -= int64(len(part))
+		hash.Write(part)
+		if err := stream.SendMsg(&pb.SnapshotResponse{RemainingBytes: uint64(left), Blob: part, Version: snap.StorageVersion}); err != nil {
+			return s.streamEnd(ctx, "send", "snapshot", err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	if err := stream.SendMsg(&pb.SnapshotResponse{Blob: hash.Sum(nil), Version: snap.StorageVersion}); err != nil {
+		return s.streamEnd(ctx, "send", "snapshot", err)
+	}
+	s.log.Info("successfully sent database snapshot to client", zap.Int64("total-bytes", snap.SizeBytes))
+	return nil
+}
