@@ -126,12 +126,8 @@ func checkOverlaps(r *pb.TxnRequest) error {
 	return nil
 }
 
-// span is a key range as a half-open interval of strings. Without unbounded,
-// end is exclusive; a single key k is [k, k+"\x00").
-type span struct {
-	begin, end string
-	unbounded  bool
-}
+// span is a half-open interval of keys; a single key k is [k, k+"\x00").
+type span struct{ begin, end string }
 
 // spans are sorted and do not touch, so that a request of 1.5 MiB full of small
 // deletes and puts is checked in O(n log n).
@@ -147,13 +143,11 @@ func (s spans) with(more spans) spans {
 	out := all[:1]
 	for _, next := range all[1:] {
 		last := &out[len(out)-1]
-		switch {
-		case last.unbounded:
-		case next.begin > last.end:
+		if next.begin > last.end {
 			out = append(out, next)
-		case next.unbounded || next.end > last.end:
-			last.end, last.unbounded = next.end, next.unbounded
+			continue
 		}
+		last.end = max(last.end, next.end)
 	}
 	return out
 }
@@ -163,7 +157,7 @@ func (s spans) contain(key string) bool {
 	if exact {
 		return true
 	}
-	return after > 0 && (s[after-1].unbounded || key < s[after-1].end)
+	return after > 0 && key < s[after-1].end
 }
 
 // writes are what a list of operations may write, whichever branches run.
@@ -242,13 +236,12 @@ func (w *writes) addPut(key string, exclusive map[string]struct{}) error {
 	return nil
 }
 
-// spanOf is the interval of a delete; false when it is empty.
+// spanOf is the interval of a delete; false when it is empty. It is so too for
+// an end of one zero byte, which deletes every key from key on: etcd takes that end
+// as it stands here, and lets such a delete and a put be in one transaction.
 func spanOf(key, end []byte) (span, bool) {
-	switch {
-	case len(end) == 0:
+	if len(end) == 0 {
 		return span{begin: string(key), end: string(key) + "\x00"}, true
-	case len(end) == 1 && end[0] == 0:
-		return span{begin: string(key), unbounded: true}, true
 	}
 	s := span{begin: string(key), end: string(end)}
 	return s, s.begin < s.end
