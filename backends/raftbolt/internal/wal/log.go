@@ -69,6 +69,8 @@ type batchRef struct {
 type Log struct {
 	opt Options
 
+	tornBatch bool // Open cut one
+
 	// Of the writer alone.
 	buf    []byte
 	dirty  bool  // a batch is written and not synced

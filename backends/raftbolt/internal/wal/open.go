@@ -46,6 +46,7 @@ func Open(o Options, durable uint64) (_ *Log, err error) {
 	if err := r.repair(); err != nil {
 		return nil, err
 	}
+	l.tornBatch = r.torn != nil
 	l.takeOver(r.dropped, r.empty)
 	return l, l.Housekeep()
 }

@@ -18,6 +18,10 @@ func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
+// CutTornBatch tells whether Open found, and cut, a batch whose header was whole and whose payload was not. A batch that lost its
+// header, too, leaves nothing to tell it by.
+func (l *Log) CutTornBatch() bool { return l.tornBatch }
+
 // FirstIndex is the lowest index that Entries answers.
 func (l *Log) FirstIndex() uint64 {
 	l.mu.Lock()

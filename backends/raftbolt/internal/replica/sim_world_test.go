@@ -1,0 +1,327 @@
+package replica
+
+import (
+	"container/heap"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+)
+
+// Shape of a world, virtual time in microseconds.
+const (
+	simTick           = 100_000
+	simProposals      = 500 // accepted ones, at least
+	simCrashes        = 3   // at least
+	simSegmentBytes   = 6 << 10
+	simEventLimit     = 400_000     // a world that takes more has stopped making progress
+	simConvergeMicros = 120_000_000 // after healing
+)
+
+// totals count what happened in worlds, so that nobody takes an idle simulator for a green one.
+type totals struct {
+	seeds, proposals, acknowledged, reads        int
+	crashes, powerLosses, torn, elections        int
+	snapshotsMade, snapshots, flushes, confirmed int
+	dropped, events                              int
+}
+
+func (t *totals) add(o totals) {
+	t.seeds += o.seeds
+	t.proposals += o.proposals
+	t.acknowledged += o.acknowledged
+	t.reads += o.reads
+	t.crashes += o.crashes
+	t.powerLosses += o.powerLosses
+	t.torn += o.torn
+	t.elections += o.elections
+	t.snapshotsMade += o.snapshotsMade
+	t.snapshots += o.snapshots
+	t.flushes += o.flushes
+	t.confirmed += o.confirmed
+	t.dropped += o.dropped
+	t.events += o.events
+}
+
+// world is a group of members on virtual time, in one goroutine, wholly determined by its seed.
+type world struct {
+	seed   uint64
+	rng    *rand.Rand
+	now    int64
+	events eventHeap
+	serial int
+
+	members []*simMember
+	faults  faults
+	skip    bool // planted: no repair of a torn tail
+	direct  bool // check that nothing is sent before it is synced, beside the consequences
+
+	quiet  bool   // the storm is over: no more crashes, losses, partitions
+	cut    []bool // by member: partitioned from the rest
+	lossy  int    // messages lost, per cent
+	nextID uint64
+
+	ledger  ledger
+	totals  totals
+	verbose bool
+	log     strings.Builder
+}
+
+// simFailure is what a violated property panics with.
+type simFailure struct{ text string }
+
+func newWorld(seed uint64) *world {
+	w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0x5eed))}
+	w.totals.seeds = 1
+	size := 1
+	if seed%2 == 0 {
+		size = 3
+	}
+	w.cut = make([]bool, size)
+	w.lossy = w.rng.IntN(12)
+	w.ledger = newLedger()
+	var voters []uint64
+	for i := range size {
+		voters = append(voters, uint64(i+1))
+	}
+	for _, id := range voters {
+		m := &simMember{w: w, id: id, disk: newSimDisk(w.rng)}
+		first := simState{index: 1, term: 1, conf: ConfState{Voters: voters}}
+		m.store = &simStore{w: w, m: m, state: first, durable: first}
+		w.members = append(w.members, m)
+	}
+	return w
+}
+
+// event is a step at a time. Equal times keep the order of their making.
+type event struct {
+	at     int64
+	serial int
+	run    func()
+}
+
+type eventHeap []event
+
+func (h eventHeap) Len() int { return len(h) }
+func (h eventHeap) Less(i, j int) bool {
+	return h[i].at < h[j].at || h[i].at == h[j].at && h[i].serial < h[j].serial
+}
+func (h eventHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *eventHeap) Push(x any)   { *h = append(*h, x.(event)) }
+func (h *eventHeap) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = event{}
+	*h = (*h)[:last]
+	return e
+}
+
+func (w *world) after(micros int64, run func()) {
+	w.serial++
+	heap.Push(&w.events, event{w.now + micros, w.serial, run})
+}
+
+// between is uniform in [lo, hi].
+func (w *world) between(lo, hi int64) int64 { return lo + w.rng.Int64N(hi-lo+1) }
+
+// chance is true in one of n cases.
+func (w *world) chance(n int) bool { return w.rng.IntN(n) == 0 }
+
+func (w *world) logf(format string, v ...any) {
+	if w.verbose {
+		fmt.Fprintf(&w.log, "%10d  ", w.now)
+		fmt.Fprintf(&w.log, format, v...)
+		w.log.WriteByte('\n')
+	}
+}
+
+func (w *world) fail(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	w.logf("FAILED: %s", text)
+	panic(simFailure{text})
+}
+
+// run runs the world to its end and answers the first violated property.
+func (w *world) run() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			if f, ok := r.(simFailure); ok {
+				err = fmt.Errorf("seed %d, at %d µs: %s", w.seed, w.now, f.text)
+				return
+			}
+			w.logf("PANIC: %v", r)
+			err = fmt.Errorf("seed %d, at %d µs: panic: %v", w.seed, w.now, r)
+		}
+	}()
+	for _, m := range w.members {
+		m.create()
+	}
+	w.after(w.between(0, 1000), w.client)
+	w.after(w.between(0, 1000), w.reader)
+	w.after(w.between(100_000, 1_000_000), w.storm)
+	for w.totals.proposals < simProposals || w.totals.crashes < simCrashes {
+		w.step()
+	}
+	w.settle()
+	return nil
+}
+
+func (w *world) step() {
+	e := heap.Pop(&w.events).(event)
+	w.now = e.at
+	if w.totals.events++; w.totals.events > simEventLimit {
+		w.fail("no end after %d events", w.totals.events)
+	}
+	e.run()
+}
+
+// settle heals everything and waits until all members hold the same, which must contain all that was acknowledged.
+func (w *world) settle() {
+	w.logf("settle")
+	w.quiet, w.lossy = true, 0
+	clear(w.cut)
+	for _, m := range w.members {
+		m.disk.fuse = -1
+		if !m.alive {
+			m.start()
+		}
+	}
+	limit := w.now + simConvergeMicros
+	var last uint64
+	for w.now < limit {
+		w.step()
+		if last == 0 {
+			if m := w.leader(); m != nil && m.core.termApplied() {
+				last = w.propose(m)
+			}
+			continue
+		}
+		if p := w.ledger.proposals[last]; p.dropped {
+			last = 0
+		} else if p.index > 0 && w.agreed(p.index) {
+			w.ledger.checkLogs(w)
+			w.ledger.checkEnd(w)
+			return
+		}
+	}
+	w.fail("no agreement %d µs after healing", simConvergeMicros)
+}
+
+// agreed tells whether every member has applied index.
+func (w *world) agreed(index uint64) bool {
+	for _, m := range w.members {
+		if m.store.state.index < index {
+			return false
+		}
+	}
+	return true
+}
+
+// leader is some member that believes to lead.
+func (w *world) leader() *simMember {
+	for _, m := range w.members {
+		if m.alive && m.core.role == Leader {
+			return m
+		}
+	}
+	return nil
+}
+
+// client proposes in bursts, mostly to a leader.
+func (w *world) client() {
+	if w.quiet {
+		return
+	}
+	m := w.members[w.rng.IntN(len(w.members))]
+	if l := w.leader(); l != nil && !w.chance(5) {
+		m = l
+	}
+	if m.alive {
+		for range 1 + w.rng.IntN(6) {
+			w.propose(m)
+		}
+		if w.chance(60) {
+			w.proposeConf(m)
+		}
+		m.pump()
+	}
+	w.after(w.between(200, 30_000), w.client)
+}
+
+// propose gives m a new command and answers its id, 0 if it was refused.
+func (w *world) propose(m *simMember) uint64 {
+	w.nextID++
+	id := w.nextID
+	size := 8 + w.rng.IntN(80)
+	if w.chance(100) {
+		size = 3000 + w.rng.IntN(6000) // up to more than a segment
+	}
+	command := make([]byte, size)
+	binary.LittleEndian.PutUint64(command, id)
+	w.ledger.proposals[id] = &simProposal{member: m, life: m.life, order: len(w.ledger.proposals)}
+	err := m.core.propose(proposal{command, func(error) { w.dropped(id) }})
+	if err != nil {
+		w.dropped(id)
+		return 0
+	}
+	w.totals.proposals++
+	return id
+}
+
+// proposeConf proposes a change that changes no membership.
+func (w *world) proposeConf(m *simMember) {
+	w.nextID++
+	_ = m.core.proposeConfChange(ConfChange{Kind: UpdateMember, Member: m.id, Context: []byte{byte(w.nextID)}}) // refused without a leader
+}
+
+// reader asks for linearizable reads.
+func (w *world) reader() {
+	if w.quiet {
+		return
+	}
+	for _, m := range w.members {
+		if m.alive && w.chance(2) {
+			m.read()
+			m.pump()
+		}
+	}
+	w.after(w.between(1000, 80_000), w.reader)
+}
+
+// storm crashes machines, cuts the network, moves leadership.
+func (w *world) storm() {
+	if w.quiet {
+		return
+	}
+	m := w.members[w.rng.IntN(len(w.members))]
+	if l := w.leader(); l != nil && w.chance(2) {
+		m = l
+	}
+	switch n := w.rng.IntN(10); {
+	case n < 3:
+		m.crash("crash")
+	case n < 6:
+		if m.alive {
+			m.disk.fuse = w.rng.IntN(25) // at one of its next operations on files
+		}
+	case n < 7:
+		for _, m := range w.members {
+			if w.chance(2) {
+				m.crash("crash of several")
+			}
+		}
+	case n < 9:
+		for i := range w.cut {
+			w.cut[i] = w.chance(2)
+		}
+		w.lossy = w.rng.IntN(20)
+		w.logf("partition %v, loss %d %%", w.cut, w.lossy)
+		w.after(w.between(100_000, 4_000_000), func() { clear(w.cut) })
+	default:
+		if m.alive {
+			m.core.transfer(w.members[w.rng.IntN(len(w.members))].id)
+			m.pump()
+		}
+	}
+	w.after(w.between(50_000, 1_500_000), w.storm)
+}
