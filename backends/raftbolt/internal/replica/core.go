@@ -28,7 +28,6 @@ const (
 
 // faults are planted by tests to prove that the simulator finds them. All false in production.
 type faults struct {
-	answerBeforeSync      bool
 	voteNotSynced         bool
 	cutAboveFlush         bool
 	readBeforeFirstCommit bool
@@ -231,10 +230,6 @@ func (c *core) nextBatch() *batch {
 		if needsWrite {
 			c.writing = true
 			c.written = b.HardState
-			if c.faults.answerBeforeSync {
-				c.deliver(b.responses)
-				b.responses = nil
-			}
 			return b
 		}
 		// Only a commit index: it rides in the next batch. All before is synced, so the answers may go.

@@ -52,7 +52,7 @@ func (w *world) dropped(id uint64) {
 func (w *world) applied(m *simMember, e Entry, state simState) {
 	l := &w.ledger
 	switch {
-	case e.Index > m.synced:
+	case w.direct && e.Index > m.synced:
 		w.fail("member %d applies %d, its log is synced to %d", m.id, e.Index, m.synced)
 	case e.Index > m.core.committed:
 		w.fail("member %d applies %d, %d is committed", m.id, e.Index, m.core.committed)
@@ -115,7 +115,7 @@ func (l *ledger) checkMember(m *simMember) {
 	}
 	rec := c.log.Snapshot()
 	installing := rec != nil && rec.Index > m.store.durable.index
-	if first := c.log.FirstIndex(); first > m.store.durable.index+1 && !installing {
+	if first := c.log.FirstIndex(); w.direct && first > m.store.durable.index+1 && !installing {
 		w.fail("member %d: the log begins at %d, durable is %d", m.id, first, m.store.durable.index)
 	}
 	if c.role != Leader {
@@ -176,7 +176,8 @@ func (l *ledger) checkSend(m *simMember, msg *raftpb.Message) {
 	switch msg.GetType() {
 	case raftpb.MsgVoteResp:
 		l.vote(w, m.id, msg.GetTerm(), msg.GetTo())
-		if hard := m.syncedHard; w.direct && (hard.Term != msg.GetTerm() || hard.Vote != msg.GetTo()) {
+		// A synced later term does as well: it forbids every other vote in this one.
+		if hard := m.syncedHard; w.direct && (hard.Term < msg.GetTerm() || hard.Term == msg.GetTerm() && hard.Vote != msg.GetTo()) {
 			w.fail("member %d sends its vote for %d in term %d, synced is %+v", m.id, msg.GetTo(), msg.GetTerm(), hard)
 		}
 	case raftpb.MsgAppResp:

@@ -51,7 +51,7 @@ func (m *simMember) config() Config {
 		ClusterID: 1, MemberID: m.id, Dir: "wal", FS: m.disk, StateMachine: m.store, Transport: simTransport{m},
 		TickInterval: 1, ElectionTicks: 10, HeartbeatTicks: 1, Random: lifeIDs{m.w.rng}, Logger: zap.NewNop(),
 		SegmentBytes: simSegmentBytes, CacheBytes: 2048, CatchupEntries: uint64(5 + m.w.seed%40),
-		faults: m.w.faults, skipRepair: m.w.skip,
+		faults: m.w.faults, skipRepair: m.w.skipRepair,
 	}
 }
 
@@ -88,6 +88,7 @@ func (m *simMember) start() {
 	if hard := c.hard; hard.Term < m.syncedHard.Term || hard.Term == m.syncedHard.Term && m.syncedHard.Vote != 0 && hard.Vote != m.syncedHard.Vote {
 		w.fail("member %d starts with %+v, it had synced %+v", m.id, hard, m.syncedHard)
 	}
+	m.syncedHard = c.log.HardState() // Open has synced what it found
 	c.campaignAlone()
 	m.pump()
 	m.later(w.between(0, simTick), m.tick)
@@ -117,7 +118,7 @@ func (m *simMember) crash(why string) {
 		w.totals.powerLosses++
 	}
 	w.logf("member %d: %s, power loss %v", m.id, why, power)
-	if m.flushing && w.chance(2) {
+	if m.flushing && m.store.inFlush.index > m.store.durable.index && w.chance(2) {
 		// The commit had reached the disk, and nobody was told.
 		m.store.durable = m.store.inFlush
 	}
@@ -221,6 +222,12 @@ func (m *simMember) startBatch() {
 	}
 	m.w.logf("member %d writes %d entries to %d, %+v", m.id, len(b.Entries), m.core.log.LastIndex(), b.HardState)
 	m.housekeep()
+	if m.w.answerEarly {
+		early := b.responses
+		b.responses = nil
+		m.core.deliver(early)
+		m.startJob()
+	}
 	micros := m.w.between(50, 2000)
 	if m.w.chance(50) {
 		micros = m.w.between(50_000, 400_000)

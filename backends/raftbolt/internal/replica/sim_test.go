@@ -130,15 +130,15 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// TestPlantedFaults: the simulator finds each of these faults by its consequences; checks of what must be synced before it is sent are off.
+// TestPlantedFaults: the simulator finds each of these faults by its consequences; checks of the order of sync, answer, flush and cut are off.
 func TestPlantedFaults(t *testing.T) {
 	planted := []struct {
 		name  string
 		plant func(*world)
 	}{
-		{"answer before sync", func(w *world) { w.faults.answerBeforeSync = true }},
+		{"answer before sync", func(w *world) { w.answerEarly = true }},
 		{"vote not synced", func(w *world) { w.faults.voteNotSynced = true }},
-		{"no tear repair", func(w *world) { w.skip = true }},
+		{"no tear repair", func(w *world) { w.skipRepair = true }},
 		{"log cut above the flush", func(w *world) { w.faults.cutAboveFlush = true }},
 		{"read before the first commit of the term", func(w *world) { w.faults.readBeforeFirstCommit = true }},
 	}

@@ -53,8 +53,10 @@ type world struct {
 
 	members []*simMember
 	faults  faults
-	skip    bool // planted: no repair of a torn tail
-	direct  bool // check that nothing is sent before it is synced, beside the consequences
+	direct  bool // check the order of sync, answer, flush and cut itself, beside the consequences
+
+	answerEarly bool // planted: responses go out between write and sync
+	skipRepair  bool // planted: a torn tail stays
 
 	quiet  bool   // the storm is over: no more crashes, losses, partitions
 	cut    []bool // by member: partitioned from the rest
@@ -198,7 +200,7 @@ func (w *world) settle() {
 		}
 		if p := w.ledger.proposals[last]; p.dropped {
 			last = 0
-		} else if p.index > 0 && w.agreed(p.index) {
+		} else if p.index > 0 && w.agreed(max(p.index, w.ledger.acknowledged)) {
 			w.ledger.checkLogs(w)
 			w.ledger.checkEnd(w)
 			return
@@ -237,7 +239,7 @@ func (w *world) client() {
 		m = l
 	}
 	if m.alive {
-		for range 1 + w.rng.IntN(6) {
+		for range 1 + w.rng.IntN(3) {
 			w.propose(m)
 		}
 		if w.chance(60) {
