@@ -41,6 +41,9 @@ type Config struct {
 	LayerBytes int64
 	// RingBytes bounds the memory of recent events kept for watchers (default 32 MiB).
 	RingBytes int64
+
+	// room tells the free bytes of dir's file system; a test may say otherwise.
+	room func(dir string) (int64, error)
 }
 
 // Defaults and bounds.
@@ -84,6 +87,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RingBytes == 0 {
 		c.RingBytes = defaultRingBytes
+	}
+	if c.room == nil {
+		c.room = freeBytes
 	}
 	return c
 }

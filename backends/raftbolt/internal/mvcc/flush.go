@@ -102,6 +102,8 @@ func (s *Store) flush() error {
 		return err
 	}
 	s.cfg.OnDurable(s.thaw().Index)
+	// A pinned root costs memory only as writes part from it, which brings us here.
+	s.roots.prune(s.CompactRevision())
 	return nil
 }
 
@@ -127,7 +129,7 @@ func (s *Store) commitFrozen() error {
 
 // needRoom checks that the file system can take n more bytes.
 func (s *Store) needRoom(n int64) error {
-	free, err := s.room(filepath.Dir(s.cfg.Path))
+	free, err := s.cfg.room(filepath.Dir(s.cfg.Path))
 	if err != nil {
 		return err
 	}

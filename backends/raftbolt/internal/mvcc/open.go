@@ -23,7 +23,6 @@ func Open(c Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg:       c.withDefaults(),
-		room:      freeBytes,
 		flushed:   make(chan struct{}),
 		kick:      make(chan struct{}, 1),
 		snapshots: make(chan struct{}, maxSnapshots),

@@ -16,8 +16,6 @@ import (
 type Store struct {
 	cfg Config
 	log *zap.Logger
-	// room tells the free bytes of the file system; a test may say otherwise.
-	room func(dir string) (int64, error)
 
 	// state is what readers see. It is replaced under mu.
 	state atomic.Pointer[state]

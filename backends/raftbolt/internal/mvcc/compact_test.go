@@ -1,0 +1,210 @@
+package mvcc
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// records counts what the file's key bucket holds.
+func (b *bench) records() (n int) {
+	b.t.Helper()
+	b.flush()
+	err := b.s.read(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte(bucketKey)).ForEach(func(_, _ []byte) error { n++; return nil })
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return n
+}
+
+// TestCompactResumes crashes amid a compaction of several batches, at each of
+// them, and ensures that it is taken up again and ends as if nothing had been,
+// and that no read noticed.
+func TestCompactResumes(t *testing.T) {
+	b := newBench(t, nil)
+	const keys, rounds = 700, 5
+	for round := range rounds {
+		for k := range keys {
+			b.put(fmt.Sprintf("%04d", k), fmt.Sprint(round))
+		}
+	}
+	b.entry(func(t *Txn) {
+		t.DeleteRange(backends.KeyRange{Key: []byte("0000"), End: []byte("0100")}, nil)
+	})
+	last := b.s.Committed()
+	crashes := 0
+	b.compact(last)
+	want := b.hash(0)
+	for b.s.compact.finishedRevision() < last && crashes < 20 {
+		b.crash()
+		crashes++
+		if b.s.CompactRevision() != last || b.s.Committed() != last {
+			t.Fatalf("at %d, compacted %d, want %d", b.s.Committed(), b.s.CompactRevision(), last)
+		}
+		if h := b.hash(0); h != want {
+			t.Fatalf("hash %+v, want %+v", h, want)
+		}
+		// Let it do at least one batch more.
+		time.Sleep(compactPause)
+	}
+	if err := b.s.CompactDone(context.Background(), last); err != nil {
+		t.Fatal(err)
+	}
+	// The deletions at the compacted revision itself stay, for watches from there.
+	if n := b.records(); n != keys || crashes < 2 {
+		t.Errorf("%d records left, want %d; %d crashes", n, keys, crashes)
+	}
+	events, next, err := b.s.History(context.Background(), last, 1<<20)
+	if err != nil || len(events) != 100 || next != last+1 {
+		t.Errorf("history from the compacted revision: %d events, %d, %v", len(events), next, err)
+	}
+	b.put("x", "")
+	b.compactPhysically(last + 1)
+	if n := b.records(); n != keys-100+1 {
+		t.Errorf("%d records left, want %d", n, keys-100+1)
+	}
+}
+
+// TestRevisionNeverGoesBack ensures that a store whose every key is deleted and
+// compacted opens at the revision it was at, and counts on.
+func TestRevisionNeverGoesBack(t *testing.T) {
+	b := newBench(t, nil)
+	for i := range 10 {
+		b.put(fmt.Sprint(i), "")
+	}
+	b.entry(func(t *Txn) { t.DeleteRange(allKeys(), nil) })
+	last := b.s.Committed()
+	b.put("y", "")
+	b.del("y")
+	last += 2
+	b.compactPhysically(last)
+	for range 2 {
+		b.close()
+		b.open()
+		if r := b.s.Committed(); r != last {
+			t.Errorf("opened at %d, want %d", r, last)
+		}
+		if n := b.s.Keys(); n != 0 {
+			t.Errorf("%d keys", n)
+		}
+	}
+	if r := b.put("z", ""); r != last+1 {
+		t.Errorf("next revision %d", r)
+	}
+}
+
+// TestPinnedRoots ensures that the pages of a list at a revision cost no walk as
+// long as its root is pinned, and that roots are dropped by number, age and
+// compaction.
+func TestPinnedRoots(t *testing.T) {
+	clock := new(fakeClock)
+	b := newBench(t, func(c *Config) { c.Clock = clock })
+	for i := range 10 {
+		b.put(fmt.Sprintf("%02d", i), "v")
+	}
+	first := b.s.Committed()
+	page := func(revision int64) (exact bool) {
+		t.Helper()
+		v := b.s.View()
+		defer v.Close()
+		_, _, exact, err := v.at(revision)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kvs, count, more, err := list(t, v, backends.RangeOptions{KeyRange: allKeys(), Revision: revision, Limit: 3})
+		if err != nil || len(kvs) != 3 || count != 10 || !more {
+			t.Errorf("page at %d: %d of %d, more %v, %v", revision, len(kvs), count, more, err)
+		}
+		return exact
+	}
+	page(0)
+	b.put("00", "w")
+	if !page(first) {
+		t.Error("the second page's root was not pinned")
+	}
+	if page(first); len(b.s.roots.kept) != 1 {
+		t.Errorf("%d roots", len(b.s.roots.kept))
+	}
+	clock.offset.Add(int64(rootAge + time.Second))
+	b.s.roots.prune(-1)
+	if page(first) {
+		t.Error("the root outlived its age")
+	}
+	for range maxRoots + 5 {
+		b.put("00", "w")
+		page(0)
+	}
+	if len(b.s.roots.kept) != maxRoots {
+		t.Errorf("%d roots", len(b.s.roots.kept))
+	}
+	b.compact(b.s.Committed() - 1)
+	if len(b.s.roots.kept) != 2 {
+		t.Errorf("%d roots after compaction", len(b.s.roots.kept))
+	}
+}
+
+// fakeClock stands still; timers of it never fire.
+type fakeClock struct{ offset atomic.Int64 }
+
+func (c *fakeClock) Now() time.Time { return time.Unix(0, c.offset.Load()) }
+func (c *fakeClock) After(time.Duration) (<-chan time.Time, func()) {
+	return make(chan time.Time), func() {}
+}
+
+// TestLargeChunks ensures that chunks keep their bound, except for a record that
+// is larger by itself.
+func TestLargeChunks(t *testing.T) {
+	b := newBench(t, nil)
+	for i := range 300 {
+		b.put(fmt.Sprintf("%03d", i), strings.Repeat("x", 5000))
+	}
+	b.put("zz", strings.Repeat("x", backends.ChunkBytes+1))
+	for range 2 {
+		v := b.s.View()
+		c, err := v.Range(backends.RangeOptions{KeyRange: allKeys()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, chunks := 0, 0
+		for n < 301 {
+			chunk, err := c.Next(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(chunk.Bytes()) > backends.ChunkBytes && chunk.Len() > 1 {
+				t.Errorf("chunk of %d records, %d bytes", chunk.Len(), len(chunk.Bytes()))
+			}
+			n += chunk.Len()
+			chunks++
+			chunk.Release()
+		}
+		if chunks < 7 || chunks > 20 {
+			t.Errorf("%d chunks", chunks)
+		}
+		c.Close()
+		v.Close()
+		b.flush()
+	}
+}
+
+// TestFileNames ensures that the store leaves no other file beside its own.
+func TestFileNames(t *testing.T) {
+	b := newBench(t, nil)
+	b.put("a", "b")
+	b.flush()
+	files, err := os.ReadDir(filepath.Dir(b.path))
+	if err != nil || len(files) != 1 || files[0].Name() != "db" {
+		t.Errorf("%v, %v", files, err)
+	}
+}
