@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"testing"
 )
@@ -27,6 +28,8 @@ func (zeros) Read(b []byte) (int, error) {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	rand.Reader = zeros{}
+	// Worlds make much short-lived garbage around a small live heap.
+	debug.SetGCPercent(400)
 	os.Exit(m.Run())
 }
 
@@ -62,8 +65,11 @@ func tail(s string) string {
 }
 
 func seeds(t *testing.T) uint64 {
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		return min(*simSeeds, 100)
+	case raceEnabled:
+		return min(*simSeeds, 200)
 	}
 	return *simSeeds
 }

@@ -76,7 +76,7 @@ func TestRandomOperations(t *testing.T) {
 func randomOperations(t *testing.T, seed, cacheBytes int64) {
 	r := rand.New(rand.NewSource(seed))
 	o := options(t)
-	o.CacheBytes = cacheBytes
+	o.CacheBytes, o.NoSync = cacheBytes, true
 	if err := Create(o, 5, 2); err != nil {
 		t.Fatal(err)
 	}
