@@ -68,6 +68,9 @@ type Config struct {
 	Logger  *zap.Logger
 	Metrics *prometheus.Registry
 	Clock   backends.Clock
+
+	// prefaceTimeout is the constant of that name, except in tests.
+	prefaceTimeout time.Duration
 }
 
 // withDefaults fills in what was not set.
@@ -85,6 +88,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.Name, "default")
 	orDefault(&c.ServerVersion, etcdVersion)
 	orDefault(&c.ShimVersion, "unknown")
+	orDefault(&c.prefaceTimeout, prefaceTimeout)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}

@@ -78,10 +78,15 @@ func (s *Server) claim(ctx context.Context) *claim {
 	return &claim{account: s.budget.account()}
 }
 
-// prefaceTimeout is how long a connection may be silent before its first request,
-// or between the first bytes of one: a slot that costs the client nothing must
-// not cost the server for long.
-const prefaceTimeout = 10 * time.Second
+const (
+	// prefaceTimeout is how long a connection may take for its first bytes, an
+	// HTTP/1 request's header or an HTTP/2 handshake: one that costs the client
+	// nothing must not cost the server for long.
+	prefaceTimeout = 10 * time.Second
+	// httpIdleTimeout is how long an HTTP/1 connection may wait for its next
+	// request: longer than the interval of common probes and scrapers.
+	httpIdleTimeout = 5 * time.Minute
+)
 
 // http2Preface begins every HTTP/2 connection; HTTP/1 differs within its first
 // three bytes, since no HTTP/1 method begins with PRI.
@@ -89,8 +94,8 @@ const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // sniff reads until the protocol is known. Plaintext HTTP/2 is gRPC, as on
 // etcd's client port: a server cannot look further without answering first.
-func sniff(raw net.Conn) (peeked []byte, http2 bool, err error) {
-	if err := raw.SetReadDeadline(time.Now().Add(prefaceTimeout)); err != nil {
+func sniff(raw net.Conn, patience time.Duration) (peeked []byte, http2 bool, err error) {
+	if err := raw.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return nil, false, err
 	}
 	peeked = make([]byte, 0, len(http2Preface))

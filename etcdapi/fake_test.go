@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -33,6 +34,20 @@ func (f *fake) Range(ctx context.Context, r *backends.RangeRequest) (backends.Cu
 
 func (f *fake) Txn(ctx context.Context, r *backends.TxnRequest) (*backends.TxnResult, error) {
 	return f.txn(ctx, r)
+}
+
+// losesLeader has the status of fake until its leader is gone.
+type losesLeader struct {
+	*fake
+	gone atomic.Bool
+}
+
+func (l *losesLeader) Status(context.Context) (backends.Status, error) {
+	st := l.status
+	if l.gone.Load() {
+		st.Leader = 0
+	}
+	return st, nil
 }
 
 // cursor yields given chunks.

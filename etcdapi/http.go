@@ -12,11 +12,20 @@ import (
 const clusterVersion = "3.7.0"
 
 // HTTPHandler is what the client port serves to HTTP clients: /version beside
-// all of MetricsHandler.
+// all of MetricsHandler. Any origin is allowed, which is etcd's default of --cors.
 func (s *Server) HTTPHandler() http.Handler {
 	mux := s.metricsMux()
 	mux.HandleFunc("/version", s.serveVersion)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
+		h.Set("Access-Control-Allow-Origin", "*")
+		h.Set("Access-Control-Allow-Headers", "accept, content-type, authorization")
+		if r.Method == http.MethodOptions {
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // MetricsHandler is what a port for metrics alone serves: /metrics, /health,

@@ -96,7 +96,8 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	}
 	s.http = &http.Server{
 		Handler:           s.HTTPHandler(),
-		ReadHeaderTimeout: prefaceTimeout,
+		ReadHeaderTimeout: cfg.prefaceTimeout,
+		IdleTimeout:       httpIdleTimeout,
 		ErrorLog:          zap.NewStdLog(zap.NewNop()), // clients' faults are not ours to log
 	}
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
@@ -108,7 +109,7 @@ func (s *Server) options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{s.metrics}),
 		grpc.Creds(plaintext{}),
-		grpc.ConnectionTimeout(prefaceTimeout),
+		grpc.ConnectionTimeout(s.cfg.prefaceTimeout),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(1<<31 - 1),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
@@ -165,7 +166,7 @@ func (s *Server) accept(l net.Listener, forGRPC, forHTTP *queue) error {
 		delay = 0
 		sniffing.Go(func() {
 			unwatch := context.AfterFunc(s.stopped, func() { _ = raw.SetReadDeadline(time.Unix(1, 0)) })
-			peeked, http2, err := sniff(raw)
+			peeked, http2, err := sniff(raw, s.cfg.prefaceTimeout)
 			if !unwatch() || err != nil {
 				_ = raw.Close() // silent, gone, or too late
 				return
