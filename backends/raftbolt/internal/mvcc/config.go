@@ -26,8 +26,7 @@ type Config struct {
 	// OnDurable is called after each flush with the raft index that is now
 	// durable. OnNoSpace is called when a flush finds no room, at most once until
 	// a flush succeeds again. OnFatal is called once, when the store cannot go
-	// on. They are called without a lock, from the store's goroutines, and must
-	// not block. Any may be nil.
+	// on, by whoever finds out. None may block or call the store. Any may be nil.
 	OnDurable func(index uint64)
 	OnNoSpace func()
 	OnFatal   func(error)

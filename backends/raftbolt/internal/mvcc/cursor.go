@@ -152,20 +152,18 @@ func (c *Cursor) fetch(keys []string, versions []version) (chunk *backends.Chunk
 // have no lease either (etcd: mvcc storeTxnCommon.rangeKeys, FastKeysOnly).
 func (c *Cursor) keysChunk(keys []string, versions []version) (*backends.Chunk, int) {
 	size, n := 0, 0
-	records := make([]fields, 0, len(keys))
 	for i, v := range versions {
-		f := fields{key: []byte(keys[i]), create: v.create, mod: v.main, version: v.number}
-		size += frameSize(recordSize(&f, nil))
-		if n > 0 && size > backends.ChunkBytes {
+		next := size + frameSize(keyRecordSize(keys[i], v))
+		if n > 0 && next > backends.ChunkBytes {
 			break
 		}
-		records, n = append(records, f), n+1
+		size, n = next, n+1
 	}
 	frames, release := c.s.buffer(size)
-	for i := range records {
+	for i, v := range versions[:n] {
 		frames = append(frames, tagKVs)
-		frames = binary.AppendUvarint(frames, uint64(recordSize(&records[i], nil)))
-		frames = appendRecord(frames, &records[i], nil)
+		frames = binary.AppendUvarint(frames, uint64(keyRecordSize(keys[i], v)))
+		frames = appendKeyRecord(frames, keys[i], v)
 	}
 	return backends.NewChunk(frames, n, release), n
 }

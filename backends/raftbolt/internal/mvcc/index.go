@@ -17,6 +17,8 @@ type index struct {
 	// edit marks the nodes that were made since the last freeze and may be
 	// changed in place.
 	edit *edit
+	// live and stale are what the last put or remove changed the counts by.
+	live, stale int32
 }
 
 // edit is an identity; it is not empty, so that each has an address of its own.
@@ -181,7 +183,13 @@ func (n *node) ascendStale(start string, f func(*keyVersions) bool) bool {
 
 // put sets the versions of a key.
 func (x *index) put(k *keyVersions) {
-	left, right := x.insert(x.root, k)
+	x.update(k.key, func(*keyVersions) *keyVersions { return k })
+}
+
+// update sets the versions of a key to what f makes of the present ones, nil when
+// there are none.
+func (x *index) update(key string, f func(old *keyVersions) *keyVersions) {
+	left, right := x.insert(x.root, key, f)
 	x.root = left
 	if right != nil {
 		x.root = &node{edit: x.edit, children: []child{childWith("", left), childWith(right.first(), right)}}
@@ -202,14 +210,19 @@ func (n *node) first() string {
 }
 
 // insert returns the changed node and, when it had to be split, its right half.
-func (x *index) insert(n *node, k *keyVersions) (left, right *node) {
+func (x *index) insert(n *node, key string, f func(*keyVersions) *keyVersions) (left, right *node) {
 	n = x.own(n)
 	if n.children == nil {
-		i, found := n.find(k.key)
+		i, found := n.find(key)
 		if found {
-			n.keys[i] = k
+			old := n.keys[i]
+			n.keys[i] = f(old)
+			x.count(n.keys[i])
+			x.uncount(old)
 			return n, nil
 		}
+		k := f(nil)
+		x.count(k)
 		n.keys = slices.Insert(n.keys, i, k)
 		if len(n.keys) <= maxFanout {
 			return n, nil
@@ -220,12 +233,13 @@ func (x *index) insert(n *node, k *keyVersions) (left, right *node) {
 		n.keys = n.keys[:at]
 		return n, right
 	}
-	i := n.childOf(k.key)
-	c, r := x.insert(n.children[i].node, k)
-	n.children[i] = childWith(n.children[i].floor, c)
+	i := n.childOf(key)
+	c, r := x.insert(n.children[i].node, key, f)
 	if r == nil {
+		x.recount(&n.children[i], c)
 		return n, nil
 	}
+	n.children[i] = childWith(n.children[i].floor, c)
 	n.children = slices.Insert(n.children, i+1, childWith(r.first(), r))
 	if len(n.children) <= maxFanout {
 		return n, nil
@@ -235,6 +249,22 @@ func (x *index) insert(n *node, k *keyVersions) (left, right *node) {
 	clear(n.children[at:])
 	n.children = n.children[:at]
 	return n, right
+}
+
+// count begins the counts' change with a key.
+func (x *index) count(k *keyVersions) { x.live, x.stale = one(k.live()), one(k.stale()) }
+
+// uncount takes a key off the counts' change.
+func (x *index) uncount(k *keyVersions) {
+	x.live -= one(k.live())
+	x.stale -= one(k.stale())
+}
+
+// recount puts the changed node into its place.
+func (x *index) recount(c *child, n *node) {
+	c.node = n
+	c.live += x.live
+	c.stale += x.stale
 }
 
 // splitAt halves a node, but leaves it full when keys come in ascending order.
@@ -260,13 +290,15 @@ func (x *index) remove(key string) {
 func (x *index) delete(n *node, key string) *node {
 	n = x.own(n)
 	if n.children == nil {
+		x.live, x.stale = 0, 0
 		if i, ok := n.find(key); ok {
+			x.uncount(n.keys[i])
 			n.keys = slices.Delete(n.keys, i, i+1)
 		}
 		return n
 	}
 	i := n.childOf(key)
-	n.children[i] = childWith(n.children[i].floor, x.delete(n.children[i].node, key))
+	x.recount(&n.children[i], x.delete(n.children[i].node, key))
 	x.mend(n, i)
 	return n
 }

@@ -114,10 +114,12 @@ func (l *loader) readChange(k, v []byte) error {
 	if !tombstone {
 		ver.create, ver.number, ver.leased = f.create, f.version, f.lease != 0
 	}
-	if old := l.index.root.get(string(f.key)); old != nil {
-		l.index.put(old.with(ver))
-	} else {
-		l.index.put(&keyVersions{key: string(f.key), last: ver})
-	}
+	key := string(f.key)
+	l.index.update(key, func(old *keyVersions) *keyVersions {
+		if old != nil {
+			return old.with(ver)
+		}
+		return &keyVersions{key: key, last: ver}
+	})
 	return nil
 }

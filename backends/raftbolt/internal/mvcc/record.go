@@ -146,6 +146,19 @@ func appendRecord(b []byte, f *fields, value []byte) []byte {
 	return appendField(b, tagLease, f.lease)
 }
 
+// keyRecordSize is the length that appendKeyRecord appends.
+func keyRecordSize(key string, v version) int {
+	return bytesSize(len(key)) + fieldSize(v.create) + fieldSize(v.main) + fieldSize(v.number)
+}
+
+// appendKeyRecord appends a record with what the index knows: no value, no lease.
+func appendKeyRecord(b []byte, key string, v version) []byte {
+	b = appendBytes(b, tagKey, key)
+	b = appendField(b, tagCreate, v.create)
+	b = appendField(b, tagMod, v.main)
+	return appendField(b, tagVersion, v.number)
+}
+
 // putEvent makes the event of a put, without the record before it, in one piece
 // of memory; record is the part of it that the file stores.
 func putEvent(f *fields, value []byte) (event, record []byte) {

@@ -1,0 +1,67 @@
+package mvcc
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestDiskFull fills a small file system for real, behind the back of the check
+// for room, so that a commit fails half-way: the store must keep what it has,
+// read on, and go on once there is room. It needs the right to mount.
+func TestDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
+		t.Skip("cannot mount a small file system:", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 10<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan struct{}, 10)
+	b := newBench(t, func(c *Config) {
+		c.Path = filepath.Join(dir, "db")
+		c.NoSync = false
+		c.FlushBytes = 1
+		c.OnNoSpace = func() { told <- struct{}{} }
+		c.room = func(string) (int64, error) { return 1 << 40, nil }
+	})
+	b.path = b.cfg.Path
+	b.put("first", "1")
+	b.flush()
+	want := 0
+	for full := false; !full; {
+		b.put("big", strings.Repeat("x", 300_000))
+		want++
+		select {
+		case <-told:
+			full = true
+		default:
+		}
+		if want > 150 {
+			t.Fatal("the disk did not fill")
+		}
+	}
+	for _, key := range []string{"first", "big"} {
+		v := b.s.View()
+		if _, ok, err := v.Get([]byte(key), 0); !ok || err != nil {
+			t.Errorf("read %q on a full disk: %v, %v", key, ok, err)
+		}
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	b.flush()
+	hash := b.hash(0)
+	b.crash()
+	if h := b.hash(0); h != hash {
+		t.Errorf("hash %+v, was %+v", h, hash)
+	}
+}
