@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -17,9 +16,6 @@ import (
 // unaryRecords is the largest limit for which a range is asked for in one
 // answer, and how many records a page has: 10 MiB of Kubernetes' larger objects.
 const unaryRecords = 1000
-
-// keyField is KeyValue.key.
-const keyField = 1
 
 // Range implements backends.Backend.
 func (b *Backend) Range(ctx context.Context, req *backends.RangeRequest) (backends.Cursor, error) {
@@ -109,7 +105,7 @@ func (c *streamCursor) receive() error {
 		return c.b.outcome(c.ctx, c.attempt, err)
 	}
 	return eachField("range stream response", answer.bytes, func(f field) (err error) {
-		if f.number == rangeStreamResponse {
+		if f.tag == rangeStreamResponse {
 			c.list, err = decodeList(f.bytes)
 		}
 		return err
@@ -185,7 +181,7 @@ func (c *pageCursor) read(ctx context.Context) (err error) {
 // decodeKey is a copy of a record's key, with room for one byte more.
 func decodeKey(record []byte) (key []byte, err error) {
 	err = eachField("record", record, func(f field) error {
-		if f.number == protowire.Number(keyField) {
+		if f.tag == recordKey {
 			key = append(make([]byte, 0, len(f.bytes)+1), f.bytes...)
 		}
 		return nil

@@ -3,7 +3,6 @@ package etcd
 import (
 	"context"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -131,7 +130,7 @@ func opRequests(ops []backends.Op) []*pb.RequestOp {
 func decodeTxn(t *backends.TxnOp, message []byte) (h backends.Header, r backends.TxnOpResult, err error) {
 	var responses [][]byte
 	err = eachField("txn response", message, func(f field) (err error) {
-		switch f.number {
+		switch f.tag {
 		case anyHeader:
 			h, err = decodeHeader(f.bytes)
 		case txnSucceeded:
@@ -155,7 +154,7 @@ func decodeTxn(t *backends.TxnOp, message []byte) (h backends.Header, r backends
 	for i := range ops {
 		found := false
 		err := eachField("response op", responses[i], func(f field) (err error) {
-			if f.number == opNumber(&ops[i]) {
+			if f.tag == opTag(&ops[i]) {
 				found = true
 				_, r.Responses[i], err = decodeOp(&ops[i], f.bytes)
 			}
@@ -171,8 +170,8 @@ func decodeTxn(t *backends.TxnOp, message []byte) (h backends.Header, r backends
 	return h, r, nil
 }
 
-// opNumber is the field of ResponseOp that answers op.
-func opNumber(op *backends.Op) protowire.Number {
+// opTag is the field of ResponseOp that answers op.
+func opTag(op *backends.Op) uint64 {
 	switch {
 	case op.Range != nil:
 		return opRange
@@ -206,7 +205,7 @@ func decodeOp(op *backends.Op, message []byte) (h backends.Header, r backends.Op
 func decodePut(message []byte) (h backends.Header, r *backends.PutResult, err error) {
 	r = new(backends.PutResult)
 	err = eachField("put response", message, func(f field) (err error) {
-		switch f.number {
+		switch f.tag {
 		case anyHeader:
 			h, err = decodeHeader(f.bytes)
 		case putPrevKV:
@@ -221,7 +220,7 @@ func decodeDelete(message []byte, prevKV bool) (h backends.Header, r *backends.D
 	r = new(backends.DeleteResult)
 	var prev list
 	err = eachField("delete response", message, func(f field) (err error) {
-		switch f.number {
+		switch f.tag {
 		case anyHeader:
 			h, err = decodeHeader(f.bytes)
 		case deleteDeleted:

@@ -336,7 +336,7 @@ type answer struct {
 
 func decodeAnswer(message []byte) (a answer, err error) {
 	err = eachField("watch response", message, func(f field) (err error) {
-		switch f.number {
+		switch f.tag {
 		case anyHeader:
 			a.header, err = decodeHeader(f.bytes)
 		case watchID:
@@ -350,6 +350,9 @@ func decodeAnswer(message []byte) (a answer, err error) {
 		case watchCancelReason:
 			a.reason = string(f.bytes)
 		case watchEvents:
+			if !f.framed() {
+				return malformed("watch response")
+			}
 			a.events = append(a.events, backends.Event(f.frame))
 		}
 		return err

@@ -9,46 +9,52 @@ import (
 	"github.com/etcdshim/shim/backends"
 )
 
-// The fields of etcd's answers that are cut out undecoded, by message
-// (api/etcdserverpb/rpc.proto). Fields not named are skipped.
+// The fields of etcd's answers that are cut out undecoded, by message, as they are
+// tagged on the wire (api/etcdserverpb/rpc.proto). Any other is skipped, one of
+// another wire type too, as protobuf does.
 const (
-	headerClusterID = 1
-	headerMemberID  = 2
-	headerRevision  = 3
-	headerTerm      = 4
+	varint = uint64(protowire.VarintType)
+	length = uint64(protowire.BytesType)
 
-	anyHeader = 1 // of every message below
+	headerClusterID = 1<<3 | varint
+	headerMemberID  = 2<<3 | varint
+	headerRevision  = 3<<3 | varint
+	headerTerm      = 4<<3 | varint
 
-	rangeKVs   = 2
-	rangeMore  = 3
-	rangeCount = 4
+	anyHeader = 1<<3 | length // of every message below that has one
 
-	rangeStreamResponse = 1 // of RangeStreamResponse, which has no header
+	rangeKVs   = 2<<3 | length
+	rangeMore  = 3<<3 | varint
+	rangeCount = 4<<3 | varint
 
-	putPrevKV = 2
+	rangeStreamResponse = 1<<3 | length // of RangeStreamResponse, without a header
 
-	deleteDeleted = 2
-	deletePrevKVs = 3
+	recordKey = 1<<3 | length // of KeyValue, without a header
 
-	txnSucceeded = 2
-	txnResponses = 3
+	putPrevKV = 2<<3 | length
 
-	opRange  = 1
-	opPut    = 2
-	opDelete = 3
-	opTxn    = 4
+	deleteDeleted = 2<<3 | varint
+	deletePrevKVs = 3<<3 | length
 
-	watchID              = 2
-	watchCreated         = 3
-	watchCanceled        = 4
-	watchCompactRevision = 5
-	watchCancelReason    = 6
-	watchEvents          = 11
+	txnSucceeded = 2<<3 | varint
+	txnResponses = 3<<3 | length
+
+	opRange  = 1<<3 | length // of ResponseOp, without a header
+	opPut    = 2<<3 | length
+	opDelete = 3<<3 | length
+	opTxn    = 4<<3 | length
+
+	watchID              = 2<<3 | varint
+	watchCreated         = 3<<3 | varint
+	watchCanceled        = 4<<3 | varint
+	watchCompactRevision = 5<<3 | varint
+	watchCancelReason    = 6<<3 | length
+	watchEvents          = 11<<3 | length
 )
 
 // field is one field of an encoded message. It shares the message's bytes.
 type field struct {
-	number protowire.Number
+	tag uint64
 	// frame is the whole field, tag and length included.
 	frame []byte
 	// bytes is the content of a length-delimited field, varint the value of a varint.
@@ -58,6 +64,10 @@ type field struct {
 
 func (f *field) bool() bool   { return f.varint != 0 }
 func (f *field) int64() int64 { return int64(f.varint) }
+
+// framed tells whether frame begins as other packages expect it: with its tag in
+// the shortest form, one byte for all that are handed on.
+func (f *field) framed() bool { return uint64(f.frame[0]) == f.tag }
 
 // eachField calls visit for each field of a message, in order.
 func eachField(what string, message []byte, visit func(f field) error) error {
@@ -70,7 +80,7 @@ func eachField(what string, message []byte, visit func(f field) error) error {
 		if size < 0 {
 			return malformed(what)
 		}
-		f := field{number: number, frame: message[:n+size]}
+		f := field{tag: protowire.EncodeTag(number, kind), frame: message[:n+size]}
 		switch kind {
 		case protowire.BytesType:
 			f.bytes, _ = protowire.ConsumeBytes(message[n:])
@@ -87,7 +97,7 @@ func eachField(what string, message []byte, visit func(f field) error) error {
 
 func decodeHeader(message []byte) (h backends.Header, err error) {
 	err = eachField("header", message, func(f field) error {
-		switch f.number {
+		switch f.tag {
 		case headerClusterID:
 			h.ClusterID = f.varint
 		case headerMemberID:
@@ -118,11 +128,11 @@ func decodeList(message []byte) (l list, err error) {
 	err = eachField("range response", message, func(f field) (err error) {
 		from := at
 		at += len(f.frame)
-		switch f.number {
+		switch f.tag {
 		case anyHeader:
 			l.result.Header, err = decodeHeader(f.bytes)
 		case rangeKVs:
-			if l.n > 0 && from != end {
+			if (l.n > 0 && from != end) || !f.framed() {
 				return malformed("range response")
 			}
 			if l.n == 0 {
