@@ -54,6 +54,7 @@ type account struct {
 // claim is what one request holds. It is used by one goroutine.
 type claim struct {
 	account *account
+	used    bool // something was taken
 	// The rest is guarded by budget.mu.
 	order uint64 // 0 until the claim first asked for more than freeBytes
 	held  int64
@@ -95,6 +96,7 @@ func (a *account) end() {
 // take charges n bytes, waiting if need be. The charge must be released.
 func (c *claim) take(ctx context.Context, n int64) (*charge, error) {
 	b := c.account.budget
+	c.used = true
 	b.mu.Lock()
 	if c.held+n > freeBytes && !c.account.ended {
 		if c.order == 0 {
@@ -118,6 +120,9 @@ func (c *claim) take(ctx context.Context, n int64) (*charge, error) {
 
 // finish tells that nothing more will be taken.
 func (c *claim) finish() {
+	if !c.used {
+		return
+	}
 	b := c.account.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()

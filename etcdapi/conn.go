@@ -69,13 +69,13 @@ func (plaintext) Clone() credentials.TransportCredentials { return plaintext{} }
 func (plaintext) OverrideServerName(string) error { return nil }
 
 // claim is a new claim on the budget for the request of ctx.
-func (s *Server) claim(ctx context.Context) *claim {
+func (s *Server) claim(ctx context.Context) claim {
 	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(connInfo); ok && info.account != nil {
-			return &claim{account: info.account}
+			return claim{account: info.account}
 		}
 	}
-	return &claim{account: s.budget.account()}
+	return claim{account: s.budget.account()}
 }
 
 const (

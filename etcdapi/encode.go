@@ -110,11 +110,15 @@ type reply struct {
 	size   int
 	// count is what the log of slow requests tells of the answer; see logSlow.
 	count int64
+	one   [1]mem.Buffer // room for the usual case
 }
 
 // whole is a reply of one piece.
 func whole(b []byte) *reply {
-	return &reply{pieces: mem.BufferSlice{mem.SliceBuffer(b)}, size: len(b)}
+	r := &reply{size: len(b)}
+	r.one[0] = mem.SliceBuffer(b)
+	r.pieces = r.one[:]
+	return r
 }
 
 // take hands the pieces over; the reply is empty afterwards.
@@ -155,6 +159,11 @@ func (a *assembler) flush() {
 }
 
 func (a *assembler) reply(count int64) *reply {
+	if len(a.pieces) == 0 {
+		r := whole(a.small)
+		r.count = count
+		return r
+	}
 	a.flush()
 	return &reply{pieces: a.pieces, size: a.size, count: count}
 }

@@ -38,11 +38,17 @@ func unary[T any, M message[T]](s *Server, service, name string, h func(*Server,
 		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 			start := time.Now()
 			m.started.Inc()
-			in := M(new(T))
+			// One allocation for the request and what tells whether it was understood.
+			call := new(struct {
+				request inbound
+				message T
+			})
+			in := M(&call.message)
+			call.request.message = in
 			out, err := func() (out any, err error) {
 				defer s.recover(full, &err)
-				request := inbound{message: in}
-				if err := decode(&request); err != nil {
+				request := &call.request
+				if err := decode(request); err != nil {
 					return nil, err
 				}
 				m.received.Inc()

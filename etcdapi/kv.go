@@ -21,24 +21,28 @@ func (s *Server) kvRange(ctx context.Context, r *pb.RangeRequest) (any, error) {
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
-	cur, err := s.backend.Range(ctx, s.rangeRequest(ctx, r))
+	// One allocation for all that lives as long as the call.
+	call := &struct {
+		request backends.RangeRequest
+		claim   claim
+		drained drained
+	}{request: s.rangeRequest(ctx, r), claim: s.claim(ctx)}
+	cur, err := s.backend.Range(ctx, &call.request)
 	if err != nil {
 		return nil, err
 	}
-	c := s.claim(ctx)
-	defer c.finish()
-	var d drained
-	if err := drain(ctx, cur, c, &d); err != nil {
+	defer call.claim.finish()
+	if err := drain(ctx, cur, &call.claim, &call.drained); err != nil {
 		return nil, err
 	}
-	if err := s.arrange(ctx, r, c, &d); err != nil {
+	if err := s.arrange(ctx, r, &call.claim, &call.drained); err != nil {
 		return nil, err
 	}
-	return encodeRange(&d), nil
+	return encodeRange(&call.drained), nil
 }
 
-func (s *Server) rangeRequest(ctx context.Context, r *pb.RangeRequest) *backends.RangeRequest {
-	return &backends.RangeRequest{Caller: s.caller(ctx), RangeOptions: rangeOptions(r), Serializable: r.Serializable}
+func (s *Server) rangeRequest(ctx context.Context, r *pb.RangeRequest) backends.RangeRequest {
+	return backends.RangeRequest{Caller: s.caller(ctx), RangeOptions: rangeOptions(r), Serializable: r.Serializable}
 }
 
 // arrange does what the backend leaves to etcdapi.
@@ -59,12 +63,14 @@ func (s *Server) kvRangeStream(ctx context.Context, r *pb.RangeRequest, stream g
 	if err := checkRangeStream(r); err != nil {
 		return err
 	}
-	cur, err := s.backend.Range(ctx, s.rangeRequest(ctx, r))
+	request := s.rangeRequest(ctx, r)
+	cur, err := s.backend.Range(ctx, &request)
 	if err != nil {
 		return err
 	}
 	defer cur.Close()
-	c := s.claim(ctx)
+	claim := s.claim(ctx)
+	c := &claim
 	defer c.finish()
 
 	var last piece
@@ -183,7 +189,8 @@ func (s *Server) kvDeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (a
 		return nil, err
 	}
 	defer res.Close()
-	c := s.claim(ctx)
+	claim := s.claim(ctx)
+	c := &claim
 	defer c.finish()
 	deleted := res.Responses[0].Delete
 	var prev *drained
@@ -213,7 +220,8 @@ func (s *Server) kvTxn(ctx context.Context, r *pb.TxnRequest) (any, error) {
 		return nil, err
 	}
 	defer res.Close()
-	c := s.claim(ctx)
+	claim := s.claim(ctx)
+	c := &claim
 	defer c.finish()
 	body, err := s.drainTxn(ctx, c, r, &res.TxnOpResult)
 	if err != nil {
