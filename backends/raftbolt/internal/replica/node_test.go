@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand"
@@ -30,6 +31,8 @@ type record struct {
 	durable     Durable
 	durableSize int // commands in durable
 	changed     chan struct{}
+	staged      *Snapshot
+	installed   int
 }
 
 func newRecord(voters ...uint64) *record {
@@ -72,9 +75,60 @@ func (r *record) ApplyConfChange(e Entry, _ ConfChange, state ConfState, _ error
 	return r.Apply([]Entry{e})
 }
 
-func (r *record) Snapshot() (Snapshot, error)          { return Snapshot{}, errors.New("unexpected") }
-func (r *record) StageSnapshot(Snapshot) error         { return errors.New("unexpected") }
-func (r *record) InstallSnapshot(uint64, uint64) error { return errors.New("unexpected") }
+// Snapshot encodes the commands as an entry does.
+func (r *record) Snapshot() (Snapshot, error) {
+	r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	data := []byte{entryVersion}
+	for _, c := range r.commands {
+		data = append(binary.AppendUvarint(data, uint64(len(c))), c...)
+	}
+	return Snapshot{Durable: r.durable, Data: data}, nil
+}
+
+func (r *record) StageSnapshot(s Snapshot) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.staged = &s
+	return nil
+}
+
+func (r *record) InstallSnapshot(index, term uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.staged == nil || r.staged.Index != index || r.staged.Term != term {
+		return fmt.Errorf("snapshot %d is not staged", index)
+	}
+	all, err := commands(r.staged.Data)
+	if err != nil {
+		return err
+	}
+	r.commands, r.index, r.term, r.conf = all, index, term, r.staged.ConfState
+	r.durable, r.durableSize = r.staged.Durable, len(all)
+	r.installed++
+	close(r.changed)
+	r.changed = make(chan struct{})
+	return nil
+}
+
+func (r *record) installs() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.installed
+}
+
+func (r *record) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.commands)
+}
+
+func (r *record) all() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return string(bytes.Join(r.commands, []byte{0}))
+}
 
 // flush makes what is applied durable and tells its index.
 func (r *record) flush() uint64 {
@@ -96,16 +150,24 @@ func (r *record) crash() {
 // await waits until n commands are applied.
 func (r *record) await(t *testing.T, n int) {
 	t.Helper()
+	r.awaitOr(t, n, nil)
+}
+
+// awaitOr waits until n commands are applied, or something comes on other; it tells whether it was the former.
+func (r *record) awaitOr(t *testing.T, n int, other <-chan error) bool {
+	t.Helper()
 	timeout := time.After(deadline)
 	for {
 		r.mu.Lock()
 		have, changed := len(r.commands), r.changed
 		r.mu.Unlock()
 		if have >= n {
-			return
+			return true
 		}
 		select {
 		case <-changed:
+		case <-other:
+			return false
 		case <-timeout:
 			t.Fatalf("%d commands applied, want %d", have, n)
 		}
