@@ -24,12 +24,12 @@ type watchStream struct {
 	// future holds the watches whose start revision was not reached when last
 	// looked at.
 	future map[*watch]struct{}
-	// asked holds the watches of which progress was asked for, askedAll that of
-	// the whole stream was. They are answered at or above askedFloor, the
-	// store's revision when the first of them was asked for.
-	asked      map[*watch]struct{}
-	askedAll   bool
-	askedFloor int64
+	// asked holds the watches of which progress was asked for, and the store's
+	// revision at the last request: the mark is at or above it, so that it tells
+	// the asker all that was committed before. askedAll is the same for the whole
+	// stream; zero means that it was not asked for.
+	asked    map[*watch]int64
+	askedAll int64
 
 	// out is the delivery under way: batches for this stream; see watchDelivery.
 	out   []outBatch
@@ -156,13 +156,10 @@ func (s *watchStream) Progress(id int64) {
 	if w == nil && (id != backends.AllWatches || len(s.watches) == 0) {
 		return
 	}
-	if len(s.asked) == 0 && !s.askedAll {
-		s.askedFloor = h.history.Committed()
-	}
 	if id == backends.AllWatches {
-		s.askedAll = true
+		s.askedAll = h.history.Committed()
 	} else {
-		s.asked[w] = struct{}{}
+		s.asked[w] = h.history.Committed()
 	}
 	h.asking[s] = struct{}{}
 	h.answerProgress(s)
@@ -213,19 +210,19 @@ func (s *watchStream) end(err error) {
 // Every header of the stream so far is at or below the hub's head then, so that
 // the mark's revision, which must not be raised, does not go back.
 func (h *watchHub) answerProgress(s *watchStream) {
-	if len(s.asked) == 0 && !s.askedAll {
+	if len(s.asked) == 0 && s.askedAll == 0 {
 		delete(h.asking, s)
 		return
 	}
-	if s.queue.full.Load() || h.head < max(s.askedFloor, s.queue.highestRevision()) {
+	if s.queue.full.Load() || h.head < s.queue.highestRevision() {
 		return
 	}
 	mark := func(ids []int64) {
 		s.queue.push(backends.WatchBatch{Kind: backends.WatchProgress, IDs: ids, Header: h.header(h.head)}, 0)
 	}
 	var ids []int64
-	for w := range s.asked {
-		if w.state == watchSynced && w.start <= h.head {
+	for w, floor := range s.asked {
+		if w.state == watchSynced && max(floor, w.start) <= h.head {
 			ids = append(ids, w.id)
 			delete(s.asked, w)
 		}
@@ -234,11 +231,11 @@ func (h *watchHub) answerProgress(s *watchStream) {
 		slices.Sort(ids)
 		mark(ids)
 	}
-	if s.askedAll && s.lagging == 0 && !s.awaitsFuture(h.head) {
-		s.askedAll = false
+	if s.askedAll > 0 && s.askedAll <= h.head && s.lagging == 0 && !s.awaitsFuture(h.head) {
+		s.askedAll = 0
 		mark([]int64{backends.AllWatches})
 	}
-	if len(s.asked) == 0 && !s.askedAll {
+	if len(s.asked) == 0 && s.askedAll == 0 {
 		delete(h.asking, s)
 	}
 }

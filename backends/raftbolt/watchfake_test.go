@@ -80,7 +80,7 @@ func (h *fakeHistory) commit(changes ...change) int64 {
 func (h *fakeHistory) compactTo(revision int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.compact = revision
+	h.compact = max(h.compact, revision)
 }
 
 func (h *fakeHistory) Committed() int64 {

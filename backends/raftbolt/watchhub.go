@@ -113,7 +113,7 @@ func (h *watchHub) open(ctx context.Context) (*watchStream, error) {
 		hub: h, queue: newWatchQueue(),
 		watches: make(map[int64]*watch),
 		future:  make(map[*watch]struct{}),
-		asked:   make(map[*watch]struct{}),
+		asked:   make(map[*watch]int64),
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -382,5 +382,7 @@ func (h *watchHub) remove(w *watch) {
 	delete(s.watches, w.id)
 	delete(s.future, w)
 	delete(s.asked, w)
-	s.askedAll = s.askedAll && len(s.watches) > 0
+	if len(s.watches) == 0 {
+		s.askedAll = 0
+	}
 }
