@@ -73,6 +73,7 @@ type reader struct {
 	j       journal
 	s       *watchStream
 	rng     *rand.Rand
+	prevKV  bool
 	mu      sync.Mutex // between the two goroutines of the reader
 	watches map[int64]*watched
 	header  int64
@@ -175,7 +176,7 @@ func (r *reader) act(ctx context.Context, id int64) {
 	case op < 5:
 		req := backends.WatchRequest{
 			ID: id, KeyRange: randomRange(r.rng),
-			PrevKV: r.rng.IntN(2) == 0, NoPut: r.rng.IntN(5) == 0, NoDelete: r.rng.IntN(5) == 0,
+			PrevKV: r.prevKV && r.rng.IntN(2) == 0, NoPut: r.rng.IntN(5) == 0, NoDelete: r.rng.IntN(5) == 0,
 		}
 		switch now := r.j.h.Committed(); r.rng.IntN(4) {
 		case 0:
@@ -244,7 +245,17 @@ func TestWatchModel(t *testing.T) {
 	}
 	var all seenCounts
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { runWatchModel(t, seed, &all) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			h := newFakeHistory()
+			if seed%3 == 1 {
+				h.recent = 5 // most reads of the hub go to the store, and may meet a compaction
+			}
+			runWatchModel(t, seed, &modelWorld{
+				record: h, history: h, compacts: true, prevKV: true,
+				commit:  func(c ...change) int64 { return h.commit(c...) },
+				compact: h.compactTo,
+			}, &all)
+		})
 	}
 	t.Logf("%+v", all)
 	if all.events == 0 || all.marks == 0 || all.compacted == 0 || all.canceled == 0 {
@@ -255,20 +266,29 @@ func TestWatchModel(t *testing.T) {
 // seenCounts counts what readers saw.
 type seenCounts struct{ events, marks, compacted, canceled int }
 
-func runWatchModel(t *testing.T, seed uint64, all *seenCounts) {
-	h := newFakeHistory()
+// modelWorld is what a run of the model works on.
+type modelWorld struct {
+	// record is what readers compare with; the hub may read another history,
+	// in which commit and compact do the same.
+	record  *fakeHistory
+	history watchHistory
+	commit  func(...change) int64
+	compact func(revision int64)
+	// compacts and prevKV tell what the run uses.
+	compacts, prevKV bool
+}
+
+func runWatchModel(t *testing.T, seed uint64, world *modelWorld, all *seenCounts) {
+	h := world.record
 	rng := rand.New(rand.NewPCG(seed, 5))
-	if seed%3 == 1 {
-		h.recent = 5 // most reads of the hub go to the store, and may meet a compaction
-	}
-	hub := startHub(t, h)
+	hub := startHub(t, world.history)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var wg, acting sync.WaitGroup
 	var readers []*reader
 	for i := range 6 {
 		r := &reader{
-			t: t, name: fmt.Sprintf("seed %d reader %d", seed, i), j: journal{h}, s: openStream(t, hub),
+			t: t, name: fmt.Sprintf("seed %d reader %d", seed, i), j: journal{h}, prevKV: world.prevKV, s: openStream(t, hub),
 			rng: rand.New(rand.NewPCG(seed, uint64(100+i))), watches: map[int64]*watched{},
 		}
 		readers = append(readers, r)
@@ -284,11 +304,11 @@ func runWatchModel(t *testing.T, seed uint64, all *seenCounts) {
 			}
 		})
 	}
-	writeAtRandom(rng, h, 600)
+	writeAtRandom(rng, world, 600)
 	acting.Wait()
 
 	// A last revision, and a last mark of every watch: all is owed up to here.
-	h.commit(change{"a", "end"})
+	world.commit(change{"a", "end"})
 	for _, r := range readers {
 		r.mu.Lock()
 		ids := make([]int64, 0, len(r.watches))
@@ -314,7 +334,8 @@ func runWatchModel(t *testing.T, seed uint64, all *seenCounts) {
 }
 
 // writeAtRandom commits n revisions, with compactions near the present.
-func writeAtRandom(rng *rand.Rand, h *fakeHistory, n int) {
+func writeAtRandom(rng *rand.Rand, world *modelWorld, n int) {
+	h := world.record
 	for i := range n {
 		var changes []change
 		used := map[string]bool{}
@@ -333,9 +354,9 @@ func writeAtRandom(rng *rand.Rand, h *fakeHistory, n int) {
 			h.mu.Unlock()
 			changes = append(changes, c)
 		}
-		revision := h.commit(changes...)
-		if rng.IntN(40) == 0 {
-			h.compactTo(revision - rng.Int64N(min(revision, 60)))
+		revision := world.commit(changes...)
+		if world.compacts && rng.IntN(40) == 0 {
+			world.compact(revision - rng.Int64N(min(revision, 60)))
 		}
 		if rng.IntN(4) == 0 {
 			time.Sleep(time.Duration(rng.IntN(1000)) * time.Microsecond)
