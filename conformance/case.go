@@ -19,7 +19,7 @@ import (
 
 // caseTimeout bounds one case. It is far above what a case needs on a busy
 // machine, so that it ends only cases whose awaited event never comes.
-const caseTimeout = 90 * time.Second
+const caseTimeout = 60 * time.Second
 
 // Case is one statement about one RPC.
 type Case struct {

@@ -65,6 +65,12 @@ func requestFields() []string {
 				if skip[string(s.Name())+".*"] || skip[string(s.Name())+"."+string(m.Name())] {
 					continue
 				}
+				if m.IsStreamingServer() && seen[m.Input().FullName()] {
+					// RangeStream shares Range's request; its fields are listed under the method.
+					for k := range m.Input().Fields().Len() {
+						fields = append(fields, string(m.Name())+"."+string(m.Input().Fields().Get(k).Name()))
+					}
+				}
 				walk(m.Input())
 			}
 		}

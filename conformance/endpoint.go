@@ -62,6 +62,9 @@ type Endpoint struct {
 	Conn *grpc.ClientConn
 	// Capabilities holds what the server can do.
 	Capabilities map[Capability]bool
+	// Upstream says that this is etcd itself: the one request that stops an
+	// etcd 3.7.3 process (an alarm with an unknown action) is not sent.
+	Upstream bool
 }
 
 // Opener makes a server in a condition, or returns nil if that cannot be had. The server

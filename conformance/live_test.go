@@ -11,6 +11,7 @@ import (
 var (
 	endpoint = flag.String("endpoint", "", "host:port of the live server")
 	profile  = flag.String("profile", "etcd", "the profile to run: etcd or kubernetes")
+	upstream = flag.Bool("upstream", true, "the server may be etcd: do not send what stops an etcd 3.7.3")
 	absent   = flag.String("absent", "", "capabilities that the server lacks, separated by commas")
 )
 
@@ -32,5 +33,7 @@ func TestLive(t *testing.T) {
 		}
 		capabilities[Capability(name)] = false
 	}
-	RunConn(t, p, Dial(t, *endpoint, *endpoint, capabilities))
+	e := Dial(t, *endpoint, *endpoint, capabilities)
+	e.Upstream = *upstream
+	RunConn(t, p, e)
 }

@@ -27,7 +27,8 @@ func ProfileNamed(name string) (Profile, error) {
 func Etcd() Profile {
 	var cases []Case
 	for _, area := range [][]Case{
-		kvCases(), rangeCases(), txnCases(),
+		kvCases(), rangeCases(), rangeStreamCases(), txnCases(), compactCases(), watchCases(),
+		leaseCases(), maintenanceCases(), clusterCases(), httpCases(), badInputCases(), wireCases(), kubeCases(), concurrencyCases(),
 	} {
 		cases = append(cases, area...)
 	}
@@ -48,9 +49,4 @@ func Kubernetes() Profile {
 		}
 	}
 	return p
-}
-
-// kubernetesRelies names the cases outside area kube that profile kubernetes holds.
-func kubernetesRelies() []string {
-	return []string{}
 }

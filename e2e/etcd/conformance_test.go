@@ -39,7 +39,9 @@ func openEtcd(t *testing.T, condition conformance.Condition) *conformance.Endpoi
 		t.Fatalf("no such condition: %q", condition)
 	}
 	s := process.Etcd(t, flags...)
-	return conformance.Dial(t, "etcd 3.7.3", s.Address, conformance.AllCapabilities())
+	e := conformance.Dial(t, "etcd 3.7.3", s.Address, conformance.AllCapabilities())
+	e.Upstream = true
+	return e
 }
 
 // openEtcdWithoutQuorum starts two members and kills one.
