@@ -13,8 +13,8 @@ import (
 const (
 	// freeBytes is what one answer may hold without ever waiting.
 	freeBytes = 64 << 10
-	// patience is how long a waiting answer lets one that was granted more than
-	// the budget, and that its client does not read, stand in its way.
+	// patience is how long answers that wait let one that may exceed the budget,
+	// and makes no use of it, stand in their way.
 	patience = 2 * time.Second
 )
 
@@ -26,7 +26,8 @@ const (
 //     first asked.
 //   - The oldest waiting answer may exceed the budget, so that answers which hold
 //     memory while they wait cannot block each other. There is one such at a time:
-//     the next is chosen once its memory is given back, or patience is over.
+//     the next is chosen once its memory is given back, or when it took nothing
+//     for as long as patience lasts: its client does not read.
 //   - A connection holds at most a quarter while answers of others wait.
 //
 // Memory is given back when grpc frees the piece (see held), when the connection
@@ -41,6 +42,7 @@ type budget struct {
 	lastClaim uint64    // order of claims
 	queue     []*waiter // by ascending claim.order
 	exceeding *claim    // the claim that may exceed limit
+	granted   time.Time // when exceeding last took something
 	reclaimed time.Time // when the collector was last asked
 }
 
@@ -112,6 +114,9 @@ func (c *claim) take(ctx context.Context, n int64) (*charge, error) {
 			}
 			return &charge{claim: c, bytes: n}, nil
 		}
+	}
+	if b.exceeding == c {
+		b.granted = b.clock.Now()
 	}
 	b.hold(c, n)
 	b.mu.Unlock()
@@ -205,7 +210,7 @@ func (b *budget) grant() {
 		return w.claim.account.held+w.bytes <= b.limit/4
 	})
 	oldest = max(oldest, 0)
-	b.exceeding = b.queue[oldest].claim
+	b.exceeding, b.granted = b.queue[oldest].claim, b.clock.Now()
 	b.admit(oldest)
 }
 
@@ -255,7 +260,7 @@ func (b *budget) nudge() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.exceeding != nil && b.exceeding.done {
+	if b.clock.Now().Sub(b.granted) >= patience {
 		b.exceeding = nil
 	}
 	b.grant()

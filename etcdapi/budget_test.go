@@ -38,12 +38,15 @@ func await(t *testing.T, holds func() bool) {
 	}
 }
 
-// manualClock ticks when told to.
-type manualClock struct{ ticks chan time.Time }
+// manualClock goes on and ticks when told to.
+type manualClock struct {
+	ticks chan time.Time
+	now   atomic.Int64 // nanoseconds since the epoch
+}
 
-func newManualClock() *manualClock { return &manualClock{make(chan time.Time)} }
+func newManualClock() *manualClock { return &manualClock{ticks: make(chan time.Time)} }
 
-func (c *manualClock) Now() time.Time { return time.Unix(1, 0) }
+func (c *manualClock) Now() time.Time { return time.Unix(0, c.now.Load()) }
 func (c *manualClock) After(time.Duration) (<-chan time.Time, func()) {
 	return c.ticks, func() {}
 }
@@ -122,19 +125,37 @@ func TestBudgetPassesOn(t *testing.T) {
 }
 
 // TestBudgetPatience: an answer that its client does not read stands in the way
-// of the others only until patience is over.
+// of the others only until patience is over, whether it is complete or not.
 func TestBudgetPatience(t *testing.T) {
-	clock := newManualClock()
-	b := newBudget(64*mib, clock)
-	mustTake(t, &claim{account: b.account()}, 64*mib)
-	stuck := &claim{account: b.account()}
-	mustTake(t, stuck, 5*mib)
-	stuck.finish()
-	next := taking(t.Context(), &claim{account: b.account()}, 5*mib)
-	await(t, func() bool { return b.waiting() == 1 })
-	clock.ticks <- time.Time{}
-	if <-next == nil {
-		t.Error("not granted")
+	for _, complete := range []bool{true, false} {
+		clock := newManualClock()
+		b := newBudget(64*mib, clock)
+		mustTake(t, &claim{account: b.account()}, 64*mib)
+		stuck := &claim{account: b.account()}
+		mustTake(t, stuck, 5*mib)
+		if complete {
+			stuck.finish()
+		}
+		next := taking(t.Context(), &claim{account: b.account()}, 5*mib)
+		await(t, func() bool { return b.waiting() == 1 })
+		clock.now.Add(int64(patience) - 1)
+		for range 2 { // the second is taken once the first did nothing
+			select {
+			case <-next:
+				t.Fatal("granted too early")
+			case clock.ticks <- time.Time{}:
+			}
+		}
+		clock.now.Add(1)
+		var paid *charge
+		select {
+		case paid = <-next: // by the second tick
+		case clock.ticks <- time.Time{}:
+			paid = <-next
+		}
+		if paid == nil {
+			t.Error("not granted")
+		}
 	}
 }
 
