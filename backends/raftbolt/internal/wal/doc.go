@@ -18,8 +18,8 @@
 //  5. Cut below what the state machine holds durably.
 //  6. Close.
 //
-// An error of Write, Sync or Housekeep is final: the log answers it from then on, and no sync is ever repeated, since the kernel
-// forgets the pages of a failed one.
+// An error of Write or Sync is final: the log answers it from then on, and no sync is ever repeated, since the kernel forgets the
+// pages of a failed one. An error of Housekeep is not: the log goes on while its active segment has room, and Write tries again when it has none.
 //
 // # Recovery
 //

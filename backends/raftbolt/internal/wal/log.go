@@ -219,6 +219,9 @@ func (l *Log) headerFor(b *Batch) batchHeader {
 	h := batchHeader{number: l.number + 1, first: l.terms.last + 1, last: l.terms.last}
 	switch {
 	case b.Snapshot != nil:
+		if len(b.Entries) > 0 {
+			panic("wal: a batch with a snapshot record and entries")
+		}
 		h.first, h.last, h.prevTerm = b.Snapshot.Index+1, b.Snapshot.Index, b.Snapshot.Term
 		return h
 	case len(b.Entries) > 0:
@@ -360,14 +363,16 @@ func (l *Log) Housekeep() error {
 	defer l.housekeeping.Unlock()
 	for l.NeedsHousekeeping() {
 		old, needSpare := l.takeFree()
+		// One by one, oldest first, each durable before the next: a gap in the middle would look like corruption.
 		switch {
 		case needSpare && old != nil && old.size == l.opt.SegmentBytes:
 			if err := l.opt.recycle(old, l.takeSequence()); err != nil {
+				l.putBack(old)
 				return err
 			}
 		case old != nil:
-			// One by one, oldest first, each durable before the next: a gap in the middle would look like corruption.
 			if err := l.remove(old); err != nil {
+				l.putBack(old)
 				return err
 			}
 			continue
@@ -395,14 +400,21 @@ func (l *Log) takeFree() (old *segment, needSpare bool) {
 	return old, l.spare == nil
 }
 
+// putBack makes s the oldest released segment again.
+func (l *Log) putBack(s *segment) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = append([]*segment{s}, l.free...)
+}
+
 func (l *Log) remove(s *segment) error {
-	if err := s.file.Close(); err != nil {
+	if err := l.opt.FS.Remove(s.name); err != nil && !isNotExist(err) {
 		return err
 	}
-	if err := l.opt.FS.Remove(s.name); err != nil {
+	if err := l.opt.syncDir(); err != nil {
 		return err
 	}
-	return l.opt.syncDir()
+	return s.file.Close()
 }
 
 // CutKeeping cuts at or below durable, which the state machine holds durably, so that at most keepEntries of the entries below it stay, and

@@ -82,14 +82,14 @@ func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) (
 	return s, o.syncDir()
 }
 
-// recycle gives s a new life and a new place at the end of the log: durable on return.
+// recycle gives s a new life and a new place at the end of the log: durable on return. After an error s is as before, and may be given again.
 func (o *Options) recycle(s *segment, sequence uint64) error {
 	life, err := o.newLife()
 	if err != nil {
 		return err
 	}
-	s.life, s.sequence, s.owner = life, sequence, o.Owner
-	if _, err := s.file.WriteAt(s.encode(), 0); err != nil {
+	head := segmentHeader{life: life, sequence: sequence, owner: o.Owner, size: s.size}
+	if _, err := s.file.WriteAt(head.encode(), 0); err != nil {
 		return err
 	}
 	// Synced under the old name: under the new one the old life's header would stand at the end of the log.
@@ -100,7 +100,7 @@ func (o *Options) recycle(s *segment, sequence uint64) error {
 	if err := o.FS.Rename(s.name, name); err != nil {
 		return err
 	}
-	s.name = name
+	s.name, s.segmentHeader = name, head
 	return o.syncDir()
 }
 
