@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -101,6 +102,37 @@ func TestRevisionNeverGoesBack(t *testing.T) {
 	}
 	if r := b.put("z", ""); r != last+1 {
 		t.Errorf("next revision %d", r)
+	}
+}
+
+// TestOpenAtCompactRevision ensures that a file whose newest change is older than
+// its last compaction, as etcd before 3.5.16 left it after deleting everything,
+// opens at the compaction's revision.
+func TestOpenAtCompactRevision(t *testing.T) {
+	for _, name := range []string{metaScheduledCompact, metaFinishedCompact} {
+		b := newBench(t, nil)
+		b.put("a", "1")
+		b.close()
+		db, err := bolt.Open(b.path, 0o600, &bolt.Options{NoSync: true, NoFreelistSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = errors.Join(db.Update(func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("meta")).Put([]byte(name), metaRevision(50))
+		}), db.Close())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.open()
+		if err := b.s.CompactDone(context.Background(), 50); err != nil {
+			t.Fatal(err)
+		}
+		if b.s.Committed() != 50 || b.s.CompactRevision() != 50 {
+			t.Errorf("%s: at %d, compacted %d", name, b.s.Committed(), b.s.CompactRevision())
+		}
+		if r := b.put("b", "1"); r != 51 {
+			t.Errorf("%s: next revision %d", name, r)
+		}
 	}
 }
 

@@ -65,6 +65,14 @@ func TestIndexModel(t *testing.T) {
 				x.put(k)
 				m[key] = k
 			}
+			if r.IntN(keys) < 8 { // empty a stretch, so that whole nodes go
+				for at, n := r.IntN(keys), r.IntN(1+keys/8); n > 0; n-- {
+					if k := fmt.Sprintf("%06d", at+n); m[k] != nil {
+						x.remove(k)
+						delete(m, k)
+					}
+				}
+			}
 			if step%(keys/2) == 0 {
 				roots = append(roots, frozen{x.freeze(), maps.Clone(m)})
 			}
@@ -156,5 +164,42 @@ func TestKeyVersions(t *testing.T) {
 	}
 	if text(k) != "2:1 4:2 6:0 8:1 9:0" {
 		t.Errorf("compact changed the original: %s", text(k))
+	}
+}
+
+// TestIndexJoinsInnerNodes empties the first leaf of each inner node, puts a key
+// back that belongs there, and then joins the inner nodes: the first child's
+// floor, which nobody kept up, must not become a separator.
+func TestIndexJoinsInnerNodes(t *testing.T) {
+	x := newIndex()
+	for i := range 20_000 {
+		x.put(&keyVersions{key: fmt.Sprintf("%06d", i), last: version{number: 1}})
+	}
+	if checkTree(t, x.root, "", "", true) < 3 {
+		t.Fatal("too flat to test")
+	}
+	kept := map[string]bool{}
+	for _, c := range x.freeze().children[1:] {
+		inner := c.node
+		for inner.children[0].node.children != nil {
+			inner = inner.children[0].node
+		}
+		first := inner.children[0].node.keys
+		for _, k := range first {
+			x.remove(k.key)
+		}
+		x.put(first[0])
+		kept[first[0].key] = true
+	}
+	for i := range 20_000 {
+		if key := fmt.Sprintf("%06d", i); i%40 != 0 && !kept[key] && x.root.get(key) != nil {
+			x.remove(key)
+		}
+	}
+	checkTree(t, x.root, "", "", true)
+	for key := range kept {
+		if x.root.get(key) == nil {
+			t.Errorf("key %s is lost", key)
+		}
 	}
 }
