@@ -22,7 +22,8 @@ const (
 // Defragment rewrites the file without its free pages. Meanwhile nothing is
 // flushed, so that writes wait once the layer is full; reads wait only while the
 // files are swapped. ErrNoSpace when there is no room for the copy; after an
-// error before the swap the store goes on as before.
+// error before the swap the store goes on as before. ctx is heeded until the
+// copying begins.
 //
 // The copy is whole and synced before it takes the file's name, and the
 // directory is synced after it: a crash leaves the one or the other.
@@ -39,9 +40,12 @@ func (s *Store) Defragment(ctx context.Context) error {
 	if err := s.needRoom(s.SizeInUse() + flushMarginBytes); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	before := s.Size()
 	temporary := s.cfg.Path + defragSuffix
-	err := s.withFile(func(db *bolt.DB) error { return s.copyFile(ctx, db, temporary) })
+	err := s.withFile(func(db *bolt.DB) error { return s.copyFile(db, temporary) })
 	if err != nil {
 		if isNoSpace(err) {
 			err = errors.Join(backends.ErrNoSpace, err)
@@ -56,18 +60,12 @@ func (s *Store) Defragment(ctx context.Context) error {
 }
 
 // copyFile writes a compact copy, synced unless the store is NoSync.
-func (s *Store) copyFile(ctx context.Context, db *bolt.DB, path string) (err error) {
+func (s *Store) copyFile(db *bolt.DB, path string) (err error) {
 	if err := removeIfThere(path); err != nil {
 		return err
 	}
 	options := s.options(false)
 	options.NoSync, options.NoGrowSync = true, true
-	options.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		return os.OpenFile(name, flag, mode) //nolint:gosec // the store's own path
-	}
 	to, err := bolt.Open(path, 0o600, options)
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ func (s *Store) flusher() {
 	}
 	noSpace := false
 	for {
-		ripe := false
+		var ripe bool
 		select {
 		case <-s.stopped.Done():
 			return

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	bolt "go.etcd.io/bbolt"
@@ -105,6 +106,9 @@ func (l *loader) readChange(k, v []byte) error {
 	f, err := scanRecord(v)
 	if err != nil || len(f.key) == 0 {
 		return l.corrupt("the record at revision %d.%d cannot be read", r.main, r.sub)
+	}
+	if r.sub > math.MaxUint32 {
+		return l.corrupt("revision %d.%d counts too many changes", r.main, r.sub)
 	}
 	if !tombstone && (f.version <= 0 || f.mod != r.main) {
 		return l.corrupt("the record at revision %d.%d says revision %d, version %d", r.main, r.sub, f.mod, f.version)

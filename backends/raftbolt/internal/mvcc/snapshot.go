@@ -100,6 +100,7 @@ type snapshotFile struct {
 	free func()
 }
 
+// Close closes the file, which was unlinked already.
 func (f snapshotFile) Close() error {
 	defer f.free()
 	return f.File.Close()

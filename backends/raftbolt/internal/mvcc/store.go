@@ -145,7 +145,7 @@ func (s *Store) Close(ctx context.Context) error {
 	if s.db == nil {
 		return err
 	}
-	if closeErr := s.db.Close(); err == nil {
+	if closeErr := guard(s.cfg.Path, s.db.Close); err == nil {
 		err = closeErr
 	}
 	s.db = nil
