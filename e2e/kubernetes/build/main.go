@@ -60,6 +60,7 @@ func run(skip []string) error {
 			fmt.Println(label, "skipped")
 			continue
 		}
+		fmt.Println(label, "...")
 		start := time.Now()
 		built, err := p.build(root, bin)
 		if err != nil {

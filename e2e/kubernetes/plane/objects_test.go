@@ -40,7 +40,7 @@ func testObjects(ctx context.Context, t *testing.T, r *run) {
 	ns := "--namespace=" + objectsNamespace
 	r.kubectl(ctx, t, "", "create", "configmap", "colours", ns, "--from-literal=sky=blue", "--from-literal=grass=green")
 	r.kubectl(ctx, t, "", "create", "secret", "generic", "password", ns, "--from-literal=password=s3cret")
-	if _, err := r.Kubectl(ctx, "", "create", "configmap", "colours", ns); err == nil || !strings.Contains(err.Error(), "AlreadyExists") {
+	if _, err := r.Kubectl(ctx, "", "create", "configmap", "colours", ns); err == nil || !strings.Contains(err.Error(), "already exists") {
 		t.Errorf("creating an object twice: %v", err)
 	}
 	r.kubectl(ctx, t, "", "annotate", "configmap", "colours", ns, "seen=yes")

@@ -215,6 +215,19 @@ func (p *Plane) startKwok(context.Context) error {
 	return err
 }
 
+// RestartKwok ends kwok and starts it anew. kwok gives up on a pod for good when one of its requests fails while the store is away, which a
+// kubelet never does; a new kwok takes up every pod again.
+func (p *Plane) RestartKwok(ctx context.Context) error {
+	for i, c := range p.components {
+		if c.Name() == "kwok" {
+			c.Stop(stopGrace)
+			p.components = append(p.components[:i], p.components[i+1:]...)
+			break
+		}
+	}
+	return p.startKwok(ctx)
+}
+
 // writeKey makes the key with which service account tokens are signed.
 func writeKey(path string) error {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)

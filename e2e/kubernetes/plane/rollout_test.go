@@ -155,6 +155,10 @@ func testRollOut(ctx context.Context, t *testing.T, r *run) {
 		t.Logf("%5.1f s: %d pods running, server killed; ready again after %.1f s", killed.Sub(begun).Seconds(), running, time.Since(killed).Seconds())
 		r.awaitExpiry(name, made)
 	}
+	until(ctx, t, "kube-apiserver ready after the kill", func() (bool, error) { return r.Ready(ctx) == nil, nil })
+	if err := r.RestartKwok(ctx); err != nil { // it stands for the nodes, not for the control plane
+		t.Fatal(err)
+	}
 	r.awaitRunning(ctx, t, podCount)
 	t.Logf("%5.1f s: %d pods running", time.Since(begun).Seconds(), podCount)
 	until(ctx, t, "deployment available", func() (bool, error) {

@@ -6,5 +6,6 @@
 // EtcdRangeStream off and on: the two ways in which a kube-apiserver 1.37 reads lists.
 //
 // SERVERS=shim,etcd (the default) names the servers; a failure on either fails the test, since a case that real etcd does not pass says
-// nothing about shim. A table of all results ends the output.
+// nothing about shim. A table of all results is left in
+// ../work/storage.txt.
 package storage

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"text/tabwriter"
@@ -23,6 +24,7 @@ import (
 
 const (
 	binDir      = "../bin"
+	resultsPath = "../work/storage.txt"
 	caseTimeout = 60 * time.Second // for one case; upstream's functions wait 30 s at most for one thing
 )
 
@@ -44,7 +46,7 @@ func servers() []string {
 func TestStorage(t *testing.T) {
 	columns := columns()
 	results := newResults(columns)
-	defer func() { results.print(os.Stdout) }()
+	defer results.write(t)
 	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) {
 			for _, col := range columns {
@@ -162,10 +164,24 @@ func (r *results) add(name string, col column, ok bool, took time.Duration) {
 	r.spent[col] += took
 }
 
+// write leaves the table in resultsPath, since `go test` shows what a test prints only when it fails or is asked to show all.
+func (r *results) write(t *testing.T) {
+	var table strings.Builder
+	r.print(&table)
+	t.Log(table.String())
+	err := os.MkdirAll(filepath.Dir(resultsPath), 0o755)
+	if err == nil {
+		err = os.WriteFile(resultsPath, []byte(table.String()), 0o644)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func (r *results) print(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	fmt.Fprintf(w, "\nk8s.io/apiserver/pkg/storage/testing")
+	fmt.Fprintf(w, "k8s.io/apiserver/pkg/storage/testing")
 	for _, col := range r.columns {
 		fmt.Fprintf(w, "\t%s", col)
 	}
