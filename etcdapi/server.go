@@ -69,6 +69,9 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := cfg.Metrics.Register(newCollector(backend, &cfg)); err != nil {
+		return nil, err
+	}
 	s := &Server{
 		cfg:        cfg,
 		log:        cfg.Logger,

@@ -1,0 +1,86 @@
+package etcdapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// snapshotFake is a backend with a snapshot that says to have size bytes.
+type snapshotFake struct {
+	fake
+	content []byte
+	size    int64
+	err     error
+}
+
+func (f *snapshotFake) Snapshot(context.Context, backends.Caller) (*backends.Snapshot, error) {
+	var r io.Reader = bytes.NewReader(f.content)
+	if f.err != nil {
+		r = io.MultiReader(r, errorReader{f.err})
+	}
+	return &backends.Snapshot{ReadCloser: io.NopCloser(r), SizeBytes: f.size, StorageVersion: "3.7.0"}, nil
+}
+
+type errorReader struct{ err error }
+
+func (e errorReader) Read([]byte) (int, error) { return 0, e.err }
+
+// TestSnapshot: the copy comes in parts of 32 KiB that tell what remains, and its
+// SHA-256 after it.
+func TestSnapshot(t *testing.T) {
+	for _, size := range []int{0, 1, 32 << 10, 100_000} {
+		f := &snapshotFake{content: bytes.Repeat([]byte("shim"), size/4+1)[:size], size: int64(size)}
+		_, conn := serve(t, f, Config{})
+		stream, err := pb.NewMaintenanceClient(conn).Snapshot(t.Context(), &pb.SnapshotRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		for {
+			part, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, part.Blob...)
+			if want := max(0, size-len(got)); part.RemainingBytes != uint64(want) || part.Version != "3.7.0" || len(part.Blob) > snapshotPartBytes {
+				t.Errorf("of %d: %d remain, version %q, %d bytes", size, part.RemainingBytes, part.Version, len(part.Blob))
+			}
+		}
+		sum := sha256.Sum256(f.content)
+		if !bytes.Equal(got, append(bytes.Clone(f.content), sum[:]...)) {
+			t.Errorf("of %d bytes: the copy and its sum are not what was sent", size)
+		}
+	}
+}
+
+// TestSnapshotCut: a copy that ends early is an error, never a shorter copy.
+func TestSnapshotCut(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code codes.Code
+	}{{nil, codes.DataLoss}, {errors.New("disk"), codes.Unknown}, {backends.ErrStopped, codes.Unavailable}} {
+		f := &snapshotFake{content: make([]byte, 40_000), size: 50_000, err: c.err}
+		_, conn := serve(t, f, Config{})
+		stream, err := pb.NewMaintenanceClient(conn).Snapshot(t.Context(), &pb.SnapshotRequest{})
+		for err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != c.code {
+			t.Errorf("reader's error %v: got %v", c.err, err)
+		}
+	}
+}
