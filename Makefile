@@ -36,9 +36,9 @@ $(BIN)/golangci-lint-$(GOLANGCI_VERSION):
 
 conformance: ## Run the conformance suite on memory, etcd:// , raftbolt and real etcd; or on ENDPOINT=host:port with PROFILE=etcd|kubernetes.
 ifeq ($(ENDPOINT),)
-	cd e2e/etcd && go test -count=1 -timeout 20m -run 'TestConformance' ./...
+	cd e2e/etcd && go test -v -count=1 -timeout 20m -run 'TestConformance' ./...
 else
-	go test -count=1 -timeout 20m ./conformance -run 'TestLive$$' -v -args -endpoint=$(ENDPOINT) -profile=$(PROFILE)
+	go test -v -tags live -count=1 -timeout 20m ./conformance -run '^TestLive$$' -endpoint=$(ENDPOINT) -profile=$(PROFILE)
 endif
 
 e2e: e2e-etcd e2e-kill e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, SIGKILLs, Kubernetes' storage suite, a control plane.

@@ -8,9 +8,9 @@ import (
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
 
-// TestEtcdConforms is the test of the suite: real etcd holds every case, none left out.
-func TestEtcdConforms(t *testing.T) {
-	for _, profile := range []conformance.Profile{conformance.Etcd(), conformance.Kubernetes()} {
+// TestConformanceEtcd is the test of the suite: real etcd holds every case, none left out.
+func TestConformanceEtcd(t *testing.T) {
+	for _, profile := range profiles() {
 		t.Run(profile.Name, func(t *testing.T) {
 			s := conformance.Run(t, profile, openEtcd)
 			if t.Failed() {
@@ -26,22 +26,29 @@ func TestEtcdConforms(t *testing.T) {
 // openEtcd starts an etcd in the condition.
 func openEtcd(t *testing.T, condition conformance.Condition) *conformance.Endpoint {
 	t.Helper()
-	var flags []string
-	switch condition {
-	case conformance.Live:
-	case conformance.SmallQuota:
-		flags = []string{"--quota-backend-bytes", fmt.Sprint(conformance.QuotaBytes)}
-	case conformance.QuickProgress:
-		flags = []string{"--watch-progress-notify-interval", conformance.ProgressInterval.String()}
-	case conformance.NoQuorum:
+	if condition == conformance.NoQuorum {
 		return openEtcdWithoutQuorum(t)
-	default:
-		t.Fatalf("no such condition: %q", condition)
 	}
-	s := process.Etcd(t, flags...)
+	s := process.Etcd(t, flagsFor(t, condition)...)
 	e := conformance.Dial(t, "etcd 3.7.3", s.Address, conformance.AllCapabilities())
 	e.Upstream = true
 	return e
+}
+
+// flagsFor returns etcd's flags for a condition.
+func flagsFor(t *testing.T, condition conformance.Condition) []string {
+	t.Helper()
+	switch condition {
+	case conformance.Live:
+		return nil
+	case conformance.SmallQuota:
+		return []string{"--quota-backend-bytes", fmt.Sprint(conformance.QuotaBytes)}
+	case conformance.QuickProgress:
+		return []string{"--watch-progress-notify-interval", conformance.ProgressInterval.String()}
+	default:
+		t.Fatalf("no such condition: %q", condition)
+		return nil
+	}
 }
 
 // openEtcdWithoutQuorum starts two members and kills one.

@@ -1,0 +1,64 @@
+package etcd
+
+import (
+	"context"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/etcdshim/shim/backends"
+	_ "github.com/etcdshim/shim/backends/etcd"
+	_ "github.com/etcdshim/shim/backends/memory"
+	"github.com/etcdshim/shim/conformance"
+	"github.com/etcdshim/shim/e2e/etcd/process"
+)
+
+// profiles are what every backend here is held to.
+func profiles() []conformance.Profile {
+	return []conformance.Profile{conformance.Etcd(), conformance.Kubernetes()}
+}
+
+// openURL opens a backend as cmd/shim would.
+func openURL(t *testing.T, url string) backends.Backend {
+	t.Helper()
+	b, err := backends.Open(context.Background(), url, backends.Env{
+		Logger: zap.NewNop(), Metrics: prometheus.NewRegistry(), Clock: backends.SystemClock{},
+		Fatal: func(err error) { t.Errorf("the backend cannot go on: %v", err) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestConformanceMemory ensures that the executable specification holds every case.
+func TestConformanceMemory(t *testing.T) {
+	for _, profile := range profiles() {
+		t.Run(profile.Name, func(t *testing.T) {
+			conformance.Run(t, profile, func(t *testing.T, condition conformance.Condition) *conformance.Endpoint {
+				if condition == conformance.SmallQuota || condition == conformance.NoQuorum {
+					return nil // memory has no quota and no quorum to lose
+				}
+				return conformance.Serve(t, "memory", openURL(t, "memory://"), condition)
+			})
+		})
+	}
+}
+
+// TestConformancePassThrough ensures that shim in front of etcd answers as etcd.
+func TestConformancePassThrough(t *testing.T) {
+	for _, profile := range profiles() {
+		t.Run(profile.Name, func(t *testing.T) {
+			conformance.Run(t, profile, func(t *testing.T, condition conformance.Condition) *conformance.Endpoint {
+				var upstream string
+				if condition == conformance.NoQuorum {
+					upstream = openEtcdWithoutQuorum(t).Address
+				} else {
+					upstream = process.Etcd(t, flagsFor(t, condition)...).Address
+				}
+				return conformance.Serve(t, "shim in front of etcd", openURL(t, "etcd://"+upstream), condition)
+			})
+		})
+	}
+}
