@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
@@ -113,6 +114,10 @@ func httpMetrics(c *C) {
 		c.Errorf("content type %q", got)
 	}
 	for _, line := range []string{
+		`etcd_server_has_leader 1`, `etcd_server_is_leader [01]`,
+		fmt.Sprintf(`etcd_server_version\{server_version="%s"\} 1`, regexp.QuoteMeta(c.status().Version)),
+		`etcd_mvcc_db_total_size_in_bytes [1-9]\S*`,
+		`etcd_debugging_mvcc_current_revision [1-9]\S*`,
 		`etcd_server_client_requests_total\{client_api_version="unknown",type="unary"\} [1-9]\S*`,
 		`grpc_server_handled_total\{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"\} [1-9]\S*`,
 	} {
