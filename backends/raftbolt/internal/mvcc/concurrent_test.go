@@ -119,7 +119,7 @@ func TestConcurrent(t *testing.T) {
 		}
 	})
 	var txns sync.WaitGroup
-	for n := range 1500 {
+	for n := range 800 {
 		txn := b.s.Begin()
 		before := txn.View()
 		for k := range keys {

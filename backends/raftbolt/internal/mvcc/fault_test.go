@@ -210,12 +210,10 @@ func TestTruncatedUnderneath(t *testing.T) {
 // TestNoSpace ensures that a full disk keeps writes in memory, is told once,
 // leaves reads alone, holds up writers at the layer's bound, and mends itself.
 func TestNoSpace(t *testing.T) {
-	var durable atomic.Int64
 	var full atomic.Bool
 	told, waits := make(chan struct{}, 10), make(chan struct{}, 10)
 	b := newBench(t, func(c *Config) {
 		c.OnNoSpace = func() { told <- struct{}{} }
-		c.OnDurable = func(index uint64) { durable.Store(int64(index)) }
 		c.FlushBytes, c.LayerBytes = 1, 100_000
 		c.Logger = zap.New(zapcore.NewNopCore()).WithOptions(zap.WrapCore(func(zapcore.Core) zapcore.Core {
 			return zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{}), zapcore.AddSync(io.Discard), zap.WarnLevel)
@@ -241,8 +239,8 @@ func TestNoSpace(t *testing.T) {
 	if kvs, _, _, err := list(t, v, backends.RangeOptions{KeyRange: allKeys()}); err != nil || len(kvs) != 1 || kvs[0].ModRevision != last {
 		t.Errorf("read on a full disk: %v, %v", texts(kvs), err)
 	}
-	if b.s.LayerBytes() == 0 || durable.Load() != 1 {
-		t.Errorf("layer %d bytes, durable %d", b.s.LayerBytes(), durable.Load())
+	if b.s.LayerBytes() == 0 || b.durable.Load() != 1 {
+		t.Errorf("layer %d bytes, durable %d", b.s.LayerBytes(), b.durable.Load())
 	}
 	done := make(chan struct{})
 	go func() {
@@ -263,8 +261,58 @@ func TestNoSpace(t *testing.T) {
 	full.Store(false)
 	<-done
 	b.flush()
-	if len(told) != 0 || durable.Load() != int64(b.index) || b.s.LayerBytes() != 0 {
-		t.Errorf("told %d more times, durable %d of %d, layer %d", len(told), durable.Load(), b.index, b.s.LayerBytes())
+	if len(told) != 0 || b.durable.Load() != b.index || b.s.LayerBytes() != 0 {
+		t.Errorf("told %d more times, durable %d of %d, layer %d", len(told), b.durable.Load(), b.index, b.s.LayerBytes())
+	}
+}
+
+// TestFailedCommit ensures that a commit that fails otherwise than for want of
+// room is final: it is told once, nothing is called durable any more, every write
+// is refused, and nobody waits for ever.
+func TestFailedCommit(t *testing.T) {
+	fatal := make(chan error, 10)
+	var broken atomic.Bool
+	trouble := errors.New("disk on fire")
+	b := newBench(t, func(c *Config) {
+		c.OnFatal = func(err error) { fatal <- err }
+		c.room = func(string) (int64, error) {
+			if broken.Load() {
+				return 0, trouble
+			}
+			return 1 << 40, nil
+		}
+	})
+	b.put("a", "1")
+	b.flush()
+	broken.Store(true)
+	b.put("a", "2")
+	if err := b.s.Flush(context.Background()); !errors.Is(err, trouble) {
+		t.Errorf("flush: %v", err)
+	}
+	if err := <-fatal; !errors.Is(err, trouble) || !errors.Is(b.s.Err(), trouble) {
+		t.Errorf("fatal: %v", err)
+	}
+	txn := b.s.Begin()
+	txn.Put([]byte("a"), []byte("3"), 0)
+	if _, err := txn.Commit(); !errors.Is(err, trouble) {
+		t.Errorf("commit: %v", err)
+	}
+	if err := b.s.EndEntry(Applied{Index: 3}); !errors.Is(err, trouble) {
+		t.Errorf("end of entry: %v", err)
+	}
+	if err := b.s.Compact(2); !errors.Is(err, trouble) {
+		t.Errorf("compact: %v", err)
+	}
+	if b.s.Committed() != 3 || b.durable.Load() != 1 || len(fatal) != 0 {
+		t.Errorf("at %d, durable %d, told %d times more", b.s.Committed(), b.durable.Load(), len(fatal))
+	}
+	if err := b.s.Close(context.Background()); !errors.Is(err, trouble) {
+		t.Errorf("close: %v", err)
+	}
+	broken.Store(false)
+	b.open()
+	if b.s.Committed() != 2 {
+		t.Errorf("reopened at %d", b.s.Committed())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
@@ -23,11 +24,21 @@ type bench struct {
 	cfg   Config
 	s     *Store
 	index uint64
+	// durable is what OnDurable said last.
+	durable atomic.Uint64
 }
 
 func newBench(t testing.TB, change func(*Config)) *bench {
 	b := &bench{t: t, path: filepath.Join(t.TempDir(), "db")}
-	b.cfg = Config{Path: b.path, NoSync: true, OnFatal: func(err error) { t.Errorf("OnFatal: %v", err) }}
+	b.cfg = Config{
+		Path: b.path, NoSync: true,
+		OnFatal: func(err error) { t.Errorf("OnFatal: %v", err) },
+		OnDurable: func(index uint64) {
+			if old := b.durable.Swap(index); old > index {
+				t.Errorf("durable went from %d back to %d", old, index)
+			}
+		},
+	}
 	if change != nil {
 		change(&b.cfg)
 	}
@@ -81,7 +92,9 @@ func checkFile(t testing.TB, path string) {
 // crash reopens a copy of the file as it is now, without a clean close.
 func (b *bench) crash() {
 	b.t.Helper()
-	// Between two bbolt commits a copy is what a power cut leaves.
+	// Between two bbolt commits a copy is what a power cut leaves. It must have all
+	// that was called durable.
+	durable := b.durable.Load()
 	b.s.writeFile.Lock()
 	data, err := os.ReadFile(b.path)
 	b.s.writeFile.Unlock()
@@ -95,9 +108,13 @@ func (b *bench) crash() {
 		b.t.Fatal(err)
 	}
 	b.open()
+	if b.index < durable {
+		b.t.Errorf("%d was called durable, the file has %d", durable, b.index)
+	}
 	if err := old.Close(context.Background()); err != nil {
 		b.t.Error(err)
 	}
+	b.durable.Store(b.index)
 }
 
 // entry runs f as one raft entry with one transaction.
