@@ -18,8 +18,6 @@ const (
 	DefaultSegmentBytes = 16 << 20
 	// DefaultCacheBytes holds what live followers and the applier read again.
 	DefaultCacheBytes = 16 << 20
-	// keptFree is how many released segments wait for recycling; more are removed.
-	keptFree = 2
 	// entryOverhead is what an entry counts in cache and read limits beside its data, bytes.
 	entryOverhead = 32
 )
@@ -348,73 +346,6 @@ func (l *Log) takeSequence() uint64 {
 func (l *Log) activate(s *segment) {
 	l.segments = append(l.segments, s)
 	l.active, l.pos = s, firstBatch
-}
-
-// NeedsHousekeeping tells whether Housekeep has something to do.
-func (l *Log) NeedsHousekeeping() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.spare == nil || len(l.free) > keptFree
-}
-
-// Housekeep makes sure that there is a spare, by recycling a released segment or making one, and removes superfluous ones.
-func (l *Log) Housekeep() error {
-	l.housekeeping.Lock()
-	defer l.housekeeping.Unlock()
-	for l.NeedsHousekeeping() {
-		old, needSpare := l.takeFree()
-		// One by one, oldest first, each durable before the next: a gap in the middle would look like corruption.
-		switch {
-		case needSpare && old != nil && old.size == l.opt.SegmentBytes:
-			if err := l.opt.recycle(old, l.takeSequence()); err != nil {
-				l.putBack(old)
-				return err
-			}
-		case old != nil:
-			if err := l.remove(old); err != nil {
-				l.putBack(old)
-				return err
-			}
-			continue
-		default:
-			var err error
-			if old, err = l.opt.newSegment(l.takeSequence(), l.opt.SegmentBytes, nil); err != nil {
-				return err
-			}
-		}
-		l.mu.Lock()
-		l.spare = old
-		l.mu.Unlock()
-	}
-	return nil
-}
-
-// takeFree takes the oldest released segment, if any.
-func (l *Log) takeFree() (old *segment, needSpare bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.free) > 0 {
-		old = l.free[0]
-		l.free = append([]*segment(nil), l.free[1:]...)
-	}
-	return old, l.spare == nil
-}
-
-// putBack makes s the oldest released segment again.
-func (l *Log) putBack(s *segment) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.free = append([]*segment{s}, l.free...)
-}
-
-func (l *Log) remove(s *segment) error {
-	if err := l.opt.FS.Remove(s.name); err != nil && !isNotExist(err) {
-		return err
-	}
-	if err := l.opt.syncDir(); err != nil {
-		return err
-	}
-	return s.file.Close()
 }
 
 // CutKeeping cuts at or below durable, which the state machine holds durably, so that at most keepEntries of the entries below it stay, and
