@@ -8,7 +8,7 @@ ENDPOINT ?=
 PROFILE ?= etcd
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint conformance e2e e2e-etcd e2e-kill e2e-kubernetes e2e-storage mutants sim fuzz clean
+.PHONY: help run build test lint conformance e2e e2e-etcd e2e-kill e2e-kubernetes e2e-storage build-kubernetes mutants sim clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,15 @@ e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
 
 e2e-kill: ## Kill shim 50 times under load and compare with what it acknowledged.
 	cd e2e/kill && go test -count=1 -timeout 30m -v ./...
+
+build-kubernetes: ## Build kube-apiserver, -controller-manager, -scheduler, kubectl and kwok: 7 minutes of two cores when cold.
+	cd e2e/kubernetes && GOWORK=off go run ./build
+
+e2e-storage: ## Run Kubernetes' own storage suite on shim, with real etcd beside it.
+	e2e/kubernetes/run.sh storage
+
+e2e-kubernetes: ## Run a Kubernetes control plane on shim, 500 pods, killed in the middle.
+	e2e/kubernetes/run.sh plane
 
 mutants: ## Plant one-line faults and see each caught by its case.
 	cd e2e/etcd && go test -count=1 -timeout 60m -run TestMutants -v ./...
