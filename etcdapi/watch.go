@@ -25,6 +25,8 @@ const (
 	// backend was asked for and whose answers were not sent: a client that does not
 	// read is not read from.
 	maxUnanswered = 1024
+	// watchMethod is the RPC's name in the log.
+	watchMethod = "/etcdserverpb.Watch/Watch"
 	// invalidWatchID is the id in answers that are about no watch, or about all.
 	invalidWatchID = -1
 )
@@ -103,15 +105,23 @@ func (s *Server) watch(ctx context.Context, stream grpc.ServerStream) error {
 	}()
 	go func() {
 		defer users.Done()
-		if err := w.receive(ctx); err != nil {
-			cancel(err)
-		}
+		var err error
+		defer func() {
+			if err != nil {
+				cancel(err)
+			}
+		}()
+		defer s.recover(watchMethod, &err)
+		err = w.receive(ctx)
 	}()
 	sent := make(chan struct{})
 	go func() {
 		defer users.Done()
 		defer close(sent)
-		cancel(w.send(ctx))
+		var err error
+		defer func() { cancel(err) }()
+		defer s.recover(watchMethod, &err)
+		err = w.send(ctx)
 	}()
 	w.supervise(ctx)
 	<-sent

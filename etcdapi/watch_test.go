@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -208,6 +210,18 @@ func TestWatchProgressNotGuessed(t *testing.T) {
 	if r := mustRecv(t, w); r.Header.Revision != 12 || r.WatchId != -1 {
 		t.Errorf("got %v", r)
 	}
+}
+
+// TestWatchPanic: a panic in the backend ends the stream, not the process.
+func TestWatchPanic(t *testing.T) {
+	f := newWatchFake()
+	w := openWatch(t, f, Config{})
+	close(f.added) // the next Add panics
+	mustSend(t, w, createRequest(&pb.WatchCreateRequest{Key: []byte("a")}))
+	if _, err := w.Recv(); status.Code(err) != codes.Internal {
+		t.Errorf("got %v", err)
+	}
+	<-f.closed
 }
 
 // TestWatchEnds: the backend's stream is closed when the client is gone, and when
