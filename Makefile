@@ -20,8 +20,9 @@ build: ## Build bin/shim.
 	@mkdir -p $(BIN)
 	go build -ldflags '$(LDFLAGS)' -o $(BIN)/shim ./cmd/shim
 
-test: ## Run the root module's tests with the race detector. Needs Go and a C compiler, nothing else.
+test: ## Run the root module's tests with the race detector, then 2,000 seeds of the simulator, which has one goroutine.
 	go test -race -timeout 15m ./...
+	go test -count=1 -timeout 10m -run 'TestSimulation|TestPlanted' -v ./backends/raftbolt/internal/replica
 
 lint: $(BIN)/golangci-lint-$(GOLANGCI_VERSION) ## Run golangci-lint over every module.
 	$< run ./...
@@ -61,8 +62,8 @@ e2e-kubernetes: ## Run a Kubernetes control plane on shim, 500 pods, killed in t
 mutants: ## Plant one-line faults and see each caught by its case.
 	cd e2e/etcd && go test -count=1 -timeout 60m -run TestMutants -v ./...
 
-sim: ## Run the consensus simulator verbosely.
-	go test -count=1 -timeout 60m -v ./backends/raftbolt/internal/replica/sim
+sim: ## Run the consensus simulator alone; SEED=n replays one seed with its transcript.
+	go test -count=1 -timeout 60m -run 'TestSimulation|TestPlanted' -v ./backends/raftbolt/internal/replica $(if $(SEED),-seed $(SEED))
 
 clean: ## Remove what was built.
 	rm -rf bin e2e/*/bin e2e/*/*/bin
