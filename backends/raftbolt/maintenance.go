@@ -1,0 +1,78 @@
+package raftbolt
+
+import (
+	"context"
+
+	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
+)
+
+var (
+	_ backends.Hasher       = (*Backend)(nil)
+	_ backends.Snapshotter  = (*Backend)(nil)
+	_ backends.Defragmenter = (*Backend)(nil)
+)
+
+// Status implements backends.Backend. It takes no lock.
+func (b *Backend) Status(context.Context) (backends.Status, error) {
+	if b.closed.Load() {
+		return backends.Status{}, backends.ErrStopped
+	}
+	s := b.node.Status()
+	status := backends.Status{
+		Header:          b.header(b.store.Committed()),
+		CompactRevision: max(b.store.CompactRevision(), 0),
+		SizeBytes:       b.store.Size(),
+		SizeInUseBytes:  b.store.SizeInUse(),
+		QuotaBytes:      max(b.config.QuotaBytes, 0),
+		Leader:          s.Leader,
+		Learner:         s.Learner,
+		RaftIndex:       s.Committed,
+		AppliedIndex:    s.Applied,
+		Alarms:          b.machine.alarms.Load().of(backends.AlarmNone),
+		StorageVersion:  mvcc.StorageVersion,
+	}
+	if err := b.store.Err(); err != nil {
+		status.Errors = append(status.Errors, err.Error())
+	}
+	return status, nil
+}
+
+// HashKV implements backends.Hasher.
+func (b *Backend) HashKV(ctx context.Context, _ backends.Caller, revision int64) (backends.HashKVResult, error) {
+	if err := b.awaitReady(ctx); err != nil {
+		return backends.HashKVResult{}, err
+	}
+	h, err := b.store.HashKV(ctx, revision)
+	if err != nil {
+		return backends.HashKVResult{}, err
+	}
+	return backends.HashKVResult{
+		Header: b.header(h.CurrentRevision), Hash: h.Hash, CompactRevision: h.CompactRevision, HashRevision: h.Revision,
+	}, nil
+}
+
+// Snapshot implements backends.Snapshotter.
+func (b *Backend) Snapshot(ctx context.Context, _ backends.Caller) (*backends.Snapshot, error) {
+	if err := b.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	s, err := b.store.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &backends.Snapshot{
+		Header: b.header(b.store.Committed()), ReadCloser: s, SizeBytes: s.SizeBytes, StorageVersion: mvcc.StorageVersion,
+	}, nil
+}
+
+// Defragment implements backends.Defragmenter.
+func (b *Backend) Defragment(ctx context.Context, _ backends.Caller) (backends.Header, error) {
+	if err := b.awaitReady(ctx); err != nil {
+		return backends.Header{}, err
+	}
+	if err := b.store.Defragment(ctx); err != nil {
+		return backends.Header{}, err
+	}
+	return b.header(b.store.Committed()), nil
+}
