@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/retry"
 )
 
@@ -204,8 +206,8 @@ func testConflicts(ctx context.Context, t *testing.T, r *run) {
 	if !apierrors.IsConflict(err) {
 		t.Errorf("delete on an old resourceVersion: %v", err)
 	}
-	backoff := retry.DefaultBackoff
-	backoff.Steps = 50 // tries of one increment; each round at least one of the clients wins
+	// In each round at least one of the clients wins, so that the others need no long pauses.
+	backoff := wait.Backoff{Duration: 10 * time.Millisecond, Factor: 1, Jitter: 1, Steps: 10 * clients * increments}
 	var all sync.WaitGroup
 	for range clients {
 		all.Add(1)
@@ -295,12 +297,12 @@ func testFinalizers(ctx context.Context, t *testing.T, r *run) {
 	if held.DeletionTimestamp == nil || !laterRevision(t, held, made) {
 		t.Errorf("deletion timestamp %v at resourceVersion %s, created at %s", held.DeletionTimestamp, held.ResourceVersion, made.ResourceVersion)
 	}
-	wait := r.KubectlCommand(ctx, "wait", "--for=delete", "--timeout=60s", "configmap/held", "--namespace="+objectsNamespace)
-	if err := wait.Start(); err != nil {
+	waiting := r.KubectlCommand(ctx, "wait", "--for=delete", "--timeout=60s", "configmap/held", "--namespace="+objectsNamespace)
+	if err := waiting.Start(); err != nil {
 		t.Fatal(err)
 	}
 	r.kubectl(ctx, t, "", "patch", "configmap", "held", "--namespace="+objectsNamespace, "--type=merge", "--patch", `{"metadata":{"finalizers":null}}`)
-	if err := wait.Wait(); err != nil {
+	if err := waiting.Wait(); err != nil {
 		t.Errorf("kubectl wait --for=delete: %v", err)
 	}
 	if _, err := maps.Get(ctx, "held", metav1.GetOptions{}); !apierrors.IsNotFound(err) {

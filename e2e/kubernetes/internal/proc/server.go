@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -28,7 +29,7 @@ type Server struct {
 }
 
 // NewServer prepares a server of the given kind (one of Kinds) from the binary of that name in binDir. Its files go below dir.
-// extra are further flags, spelled as etcd spells them. Start starts it.
+// extra are further flags, spelled as etcd spells them; shim gets those of SHIM_FLAGS too (such as "--backend memory://"). Start starts it.
 func NewServer(kind, binDir, dir string, extra ...string) (*Server, error) {
 	known := false
 	for _, k := range Kinds {
@@ -59,6 +60,9 @@ func NewServer(kind, binDir, dir string, extra ...string) (*Server, error) {
 		"--listen-client-urls", url, "--advertise-client-urls", url,
 		"--listen-peer-urls", peerURL, "--initial-advertise-peer-urls", peerURL, "--initial-cluster", "default=" + peerURL,
 	}, extra...)
+	if kind == "shim" {
+		args = append(args, strings.Fields(os.Getenv("SHIM_FLAGS"))...)
+	}
 	return &Server{kind: kind, bin: bin, dir: dir, args: args, url: url}, nil
 }
 
