@@ -102,17 +102,23 @@ func (t *Txn) Ascend(r backends.KeyRange, f func(key []byte, p *Prev) bool) {
 }
 
 // Put sets a key and returns what was there. It copies key and value.
-func (t *Txn) Put(key, value []byte, lease int64) Prev {
-	old := t.index.root.get(string(key))
-	prev := t.prev(old)
-	main := t.base.revision + 1
-	f := fields{key: key, create: main, mod: main, version: 1, lease: lease}
-	if prev.Exists {
-		f.create, f.version = prev.CreateRevision, prev.Version+1
-	}
-	event, record := putEvent(&f, value)
-	t.change(old, &HistoryEvent{Key: recordKey(record, len(key)), plain: event, record: record},
-		version{create: f.create, number: f.version, leased: lease != 0})
+func (t *Txn) Put(key, value []byte, lease int64) (prev Prev) {
+	name := string(key)
+	t.index.update(name, func(old *keyVersions) *keyVersions {
+		prev = t.prev(old)
+		main := t.base.revision + 1
+		f := fields{key: key, create: main, mod: main, version: 1, lease: lease}
+		if prev.Exists {
+			f.create, f.version = prev.CreateRevision, prev.Version+1
+		}
+		event, record := putEvent(&f, value)
+		v := t.change(&HistoryEvent{Key: recordKey(record, len(key)), plain: event, record: record},
+			version{create: f.create, number: f.version, leased: lease != 0})
+		if old == nil {
+			return &keyVersions{key: name, last: v}
+		}
+		return old.with(v)
+	})
 	return prev
 }
 
@@ -122,16 +128,12 @@ func recordKey(record []byte, n int) []byte {
 	return record[start : start+n : start+n]
 }
 
-// change adds one change to the transaction.
-func (t *Txn) change(old *keyVersions, e *HistoryEvent, v version) {
+// change adds one change to the transaction and returns its version.
+func (t *Txn) change(e *HistoryEvent, v version) version {
 	v.main, v.sub = t.base.revision+1, uint32(len(t.changes))
 	e.store, e.Revision, e.Sub = t.s, v.main, int64(v.sub)
 	t.changes = append(t.changes, e)
-	if old != nil {
-		t.index.put(old.with(v))
-		return
-	}
-	t.index.put(&keyVersions{key: string(e.Key), last: v})
+	return v
 }
 
 // DeleteRange deletes every live key of the range, after calling f, which may be
@@ -152,7 +154,7 @@ func (t *Txn) DeleteRange(r backends.KeyRange, f func(key []byte, lease int64)) 
 			p := t.prev(k)
 			f(key, p.Lease())
 		}
-		t.change(k, &HistoryEvent{Key: key, Delete: true, record: record}, version{})
+		t.index.put(k.with(t.change(&HistoryEvent{Key: key, Delete: true, record: record}, version{})))
 	}
 	return int64(len(doomed))
 }
