@@ -7,7 +7,7 @@
 //   - A record is one revision of one key, a deletion included. It never changes.
 //   - An item is a key with its records in order; the items form a sorted tree.
 //   - The log is every record once more, in the order written, each with the one
-//     it replaced. Watches read it by position; nothing is queued for a watch.
+//     before it. Watches read it by position; nothing is queued for a watch.
 //   - A lease knows its deadline and the keys attached to it.
 //
 // # Duties

@@ -27,8 +27,8 @@ type record struct {
 func (r *record) revision() int64  { return r.kv.ModRevision }
 func (r *record) sizeBytes() int64 { return int64(proto.Size(r.kv)) }
 
-// item is a key with its records by ascending revision. The first is not a
-// deletion, nor is one a deletion that follows another.
+// item is a key with its records by ascending revision. A transaction that deletes
+// and puts a key leaves two of one revision, of which the last counts.
 type item struct {
 	key     []byte
 	records []*record
@@ -45,7 +45,7 @@ func (it *item) at(revision int64) *record {
 	return it.records[n-1]
 }
 
-// event is one entry of the log: a record and the one it replaced, if any.
+// event is one entry of the log: a record and the one of the revision before, if any.
 type event struct {
 	*record
 	prev *record

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/protobuf/proto"
@@ -33,7 +34,7 @@ func (b *Backend) Txn(ctx context.Context, req *backends.TxnRequest) (*backends.
 	}
 	defer b.mu.Unlock()
 	p := b.decide(&req.TxnOp)
-	if err := b.check(p); err != nil {
+	if err := b.check(p, new(deleted)); err != nil {
 		return nil, err
 	}
 	t := &txn{Backend: b, begin: b.revision}
@@ -82,17 +83,27 @@ func (b *Backend) holds(c *backends.Compare) bool {
 	return true
 }
 
-// check finds the first operation that cannot be done.
-func (b *Backend) check(p *plan) error {
+// deleted is what the operations before one delete.
+type deleted []*backends.KeyRange
+
+func (d deleted) contains(key []byte) bool {
+	return slices.ContainsFunc(d, func(r *backends.KeyRange) bool { return contains(r, key) })
+}
+
+// check finds the first operation that cannot be done, given what those before it
+// delete, and adds to that.
+func (b *Backend) check(p *plan, before *deleted) error {
 	for i, op := range p.ops {
 		var err error
 		switch {
 		case op.Range != nil:
 			err = b.checkRange(op.Range)
 		case op.Put != nil:
-			err = b.checkPut(op.Put)
+			err = b.checkPut(op.Put, *before)
+		case op.Delete != nil:
+			*before = append(*before, &op.Delete.KeyRange)
 		case op.Txn != nil:
-			err = b.check(p.nested[i])
+			err = b.check(p.nested[i], before)
 		}
 		if err != nil {
 			return err
@@ -113,11 +124,14 @@ func (b *Backend) checkRange(r *backends.RangeOptions) error {
 	return nil
 }
 
-func (b *Backend) checkPut(p *backends.PutOp) error {
+// checkPut knows that what is to be kept may have been deleted before, where etcd
+// 3.7.3 ends with a panic. No operation before can have put the key: etcdapi refuses
+// a key that is put twice.
+func (b *Backend) checkPut(p *backends.PutOp, before deleted) error {
 	if p.Lease != 0 && b.leases[p.Lease] == nil {
 		return backends.ErrLeaseNotFound
 	}
-	if (p.IgnoreValue || p.IgnoreLease) && b.get(p.Key, b.revision) == nil {
+	if (p.IgnoreValue || p.IgnoreLease) && (b.get(p.Key, b.revision) == nil || before.contains(p.Key)) {
 		return backends.ErrKeyNotFound
 	}
 	return nil
@@ -214,7 +228,8 @@ func (t *txn) delete(prev *record) {
 	t.write(&record{kv: kv, deleted: true}, prev)
 }
 
-// write adds a record and moves its key from the lease of prev to its own.
+// write adds a record and moves its key from the lease of prev, the record that
+// it replaces, to its own.
 func (t *txn) write(rec, prev *record) {
 	t.changed = true
 	if prev != nil && prev.kv.Lease != 0 {
@@ -223,6 +238,11 @@ func (t *txn) write(rec, prev *record) {
 	if rec.kv.Lease != 0 {
 		t.leases[rec.kv.Lease].keys[string(rec.kv.Key)] = struct{}{}
 	}
+	// A watch is told of the record before the transaction, not of one within it, and
+	// of none when the key is new.
+	if prev != nil {
+		prev = t.get(prev.kv.Key, t.begin)
+	}
 	t.add(rec, prev)
 }
 
@@ -230,6 +250,7 @@ func (t *txn) write(rec, prev *record) {
 func (t *txn) end() {
 	if t.changed {
 		t.Backend.revision++
+		t.index++
 		t.wake()
 	}
 }

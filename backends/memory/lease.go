@@ -57,6 +57,7 @@ func (b *Backend) LeaseGrant(ctx context.Context, _ backends.Caller, id, ttlSeco
 	l := &lease{id: id, ttlSeconds: max(ttlSeconds, minTTLSeconds), keys: make(map[string]struct{})}
 	l.renew(now)
 	b.leases[id] = l
+	b.index++
 	if b.nextDeadline.IsZero() || l.deadline.Before(b.nextDeadline) {
 		b.nextDeadline = l.deadline
 		select {
@@ -101,6 +102,7 @@ func (b *Backend) revoke(l *lease) {
 		t.delete(b.get([]byte(key), b.revision))
 	}
 	t.end()
+	b.index++
 	delete(b.leases, l.id)
 }
 

@@ -34,6 +34,8 @@ type Backend struct {
 	closed bool
 	// revision is the last one made. An empty store is at 1, as etcd's is.
 	revision int64
+	// index counts the requests that changed something, as the index of a log would.
+	index uint64
 	// compacted is the revision of the last compaction, -1 before the first:
 	// etcd starts there, so that a compaction at 0 succeeds once.
 	compacted int64
@@ -123,6 +125,7 @@ func (b *Backend) Compact(ctx context.Context, req *backends.CompactRequest) (ba
 	if req.Revision > b.revision {
 		return backends.Header{}, backends.ErrFutureRevision
 	}
+	b.index++
 	b.compacted = req.Revision
 	b.forget()
 	b.trimLog()
@@ -142,6 +145,8 @@ func (b *Backend) Status(ctx context.Context) (backends.Status, error) {
 		SizeBytes:       b.sizeBytes,
 		SizeInUseBytes:  b.sizeBytes,
 		Leader:          memberID,
+		RaftIndex:       b.index,
+		AppliedIndex:    b.index,
 	}, nil
 }
 

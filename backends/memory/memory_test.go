@@ -703,3 +703,35 @@ func TestOpenRefusesAnAddress(t *testing.T) {
 		}
 	}
 }
+
+// etcd lets one transaction delete all later keys and put one of them: the key
+// begins anew. Keeping what was deleted is refused (etcd 3.7.3 ends with a panic).
+func TestDeleteAndPutInOneTxn(t *testing.T) {
+	s := newStore(t)
+	s.grant(1, 100)
+	s.do(put("a", "1"))      // 2
+	s.do(putLease("a", 1))   // 3
+	s.do(put("unseen", "1")) // 4
+	w := s.watch()
+	s.add(w, backends.WatchRequest{ID: 1, KeyRange: keys("a", "d"), PrevKV: true})
+	s.equal(s.next(w), "created [1] @4")
+	later := keys("a", "\x00")
+	s.do(del(later), put("a", "2"), put("b", "1"), del(keys("b", "\x00"))) // 5
+	s.equal(s.next(w), "events [1] @5 DELETE:a=@5<@3 PUT:a=2@5 PUT:b=1@5 DELETE:b=@5")
+	s.equal(s.read(backends.RangeOptions{KeyRange: later}), "a=2@5,5,v1 #1 more=false @5")
+	s.equal(s.read(backends.RangeOptions{KeyRange: later, Revision: 3}), "a=@2,3,v2 #1 more=false @5")
+	s.equal(s.ttl(1), "100/100 []")
+	for _, p := range []backends.PutOp{{Key: []byte("a"), IgnoreValue: true}, {Key: []byte("a"), IgnoreLease: true}} {
+		keep := backends.Op{Put: &p}
+		_, err := s.tryTxn(backends.TxnOp{Success: []backends.Op{
+			{Txn: &backends.TxnOp{Success: []backends.Op{del(later)}}},
+			{Txn: &backends.TxnOp{Success: []backends.Op{keep}}},
+		}})
+		s.fails(err, backends.ErrKeyNotFound)
+		s.do(keep, del(later), put("a", "2"))
+	}
+	if _, err := s.Compact(s.Context(), &backends.CompactRequest{Revision: 7}); err != nil {
+		t.Fatal(err)
+	}
+	s.equal(s.read(backends.RangeOptions{KeyRange: later}), "a=2@7,7,v1 #1 more=false @7")
+}
