@@ -13,10 +13,12 @@ import (
 // it expires or is revoked.
 type Leases interface {
 	// LeaseGrant makes a lease of ttlSeconds, raised to the backend's minimum.
-	// An id of zero lets the backend choose one. ErrLeaseExists,
+	// An id of zero lets the backend choose a positive one; a negative id is one like
+	// any other. ErrLeaseExists,
 	// ErrLeaseTTLTooLarge, ErrNoSpace.
 	LeaseGrant(ctx context.Context, caller Caller, id, ttlSeconds int64) (LeaseGrantResult, error)
-	// LeaseRevoke ends a lease and deletes its keys. ErrLeaseNotFound.
+	// LeaseRevoke ends a lease and deletes its keys, in ascending order. One without
+	// keys makes no revision. ErrLeaseNotFound.
 	LeaseRevoke(ctx context.Context, caller Caller, id int64) (Header, error)
 	// LeaseKeepAlive renews a lease and returns its TTL in seconds. The renewal
 	// holds even if the leader changes right after. ErrLeaseNotFound.
@@ -44,7 +46,7 @@ type LeaseKeepAliveResult struct {
 // LeaseTimeToLiveResult is a lease's state.
 type LeaseTimeToLiveResult struct {
 	Header Header
-	// TTLSeconds remain; GrantedTTLSeconds is what renewals set it to.
+	// TTLSeconds remain, rounded down; GrantedTTLSeconds is what renewals set it to.
 	TTLSeconds        int64
 	GrantedTTLSeconds int64
 	Keys              [][]byte

@@ -25,9 +25,11 @@ type Backend interface {
 	// The caller must Close the result, which may hold cursors. Byte slices of
 	// req may be kept by the backend: the caller must not change them afterwards.
 	//
-	// Errors, besides those of Range: ErrLeaseNotFound for a put that names an
-	// unknown lease, ErrKeyNotFound for IgnoreValue or IgnoreLease on an absent
-	// key, ErrNoSpace, ErrTooManyRequests (certainly not proposed) and
+	// Errors, besides those of Range, are those of the first operation, in order, of
+	// the lists that run, in the state before the Txn: ErrLeaseNotFound for a put that
+	// names an unknown lease, ErrKeyNotFound for IgnoreValue or IgnoreLease on a
+	// key that is absent, or that an operation before deletes (where etcd 3.7.3 ends
+	// with a panic). Then there are ErrNoSpace, ErrTooManyRequests (certainly not proposed) and
 	// ErrOutcomeUnknown. Nothing of a Txn that returns an error is visible, save
 	// for ErrOutcomeUnknown and a context that ended, where either may be true.
 	Txn(ctx context.Context, req *TxnRequest) (*TxnResult, error)
@@ -38,7 +40,9 @@ type Backend interface {
 
 	// Compact forgets history below req.Revision: the newest record of each key
 	// at or below it stays, older ones go. A range at the revision itself still
-	// works. It returns ErrCompacted when the revision is at or below the last
+	// works, and so does a watch from it on. Watches that are open and a moment behind
+	// still get what they have not read, within the backend's bound. The first
+	// compaction may be at 0, as in etcd. It returns ErrCompacted when the revision is at or below the last
 	// compaction, and ErrFutureRevision when it is above the current revision.
 	// With req.Physical it returns after the space was given back.
 	Compact(ctx context.Context, req *CompactRequest) (Header, error)
@@ -76,25 +80,31 @@ type Cursor interface {
 type WatchStream interface {
 	// Add opens a watch. Ids are the caller's and unique within the stream.
 	// The watch's first answer from Next has Kind WatchCreated with the store's
-	// revision at which it began; it comes before any event of it.
+	// revision at which it began, which may be later than the return of Add; it comes
+	// before any event of it. Answers to Adds come in their order. Add may wait while
+	// many answers were not taken by Next.
 	//
 	// A start revision that is compacted, or a missing permission, is not an
 	// error of Add: the watch is created and then cancelled through Next.
 	Add(ctx context.Context, req *WatchRequest) error
 
 	// Cancel ends a watch; Next yields WatchCanceled without a reason after the
-	// last event of it. An unknown id is ignored and yields nothing.
+	// last event of it. An unknown id is ignored and yields nothing. The id is free
+	// again when Cancel returns: what Next yields for it before the next WatchCreated
+	// is of the old watch.
 	Cancel(id int64)
 
 	// Progress asks Next for a WatchProgress of one watch as soon as it is
 	// synced, or, with AllWatches, for one mark of the whole stream, when every
 	// watch of it is synced and none starts in the future. Requests that wait
-	// are merged.
+	// are merged. An id that is unknown, and AllWatches on a stream without watches,
+	// yield nothing.
 	Progress(id int64)
 
 	// Next blocks for the next batch. The batch and its events may be kept by
 	// the caller for as long as it likes; they are never changed. It returns
-	// ErrStopped after the backend closed and ctx's error when ctx ended.
+	// ErrStopped after the backend closed and ctx's error when ctx, or the context
+	// of Watch, ended. Any other error ends the stream: every watch of it is over.
 	//
 	// A caller that is slow to call Next holds up nobody: the backend keeps no
 	// events for it beyond a fixed bound and reads history again later.

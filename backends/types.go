@@ -36,11 +36,14 @@ type KeyRange struct {
 // key and filters by revision are not here: etcdapi does them, once.
 type RangeOptions struct {
 	KeyRange
-	// Revision to read at; zero or below means the current one.
+	// Revision to read at; zero or below means the current one. Within a Txn
+	// etcd takes a negative one at its word: below the compacted revision (-1
+	// before the first compaction) it is ErrCompacted.
 	Revision int64
 	// Limit is the largest number of records to return; zero or below means all.
 	Limit int64
-	// KeysOnly leaves the value out of each record.
+	// KeysOnly leaves value and lease out of each record, as etcd 3.7 does, which
+	// reads such a range from its index.
 	KeysOnly bool
 	// CountOnly returns no records, only the count.
 	CountOnly bool
@@ -71,8 +74,10 @@ type TxnRequest struct {
 }
 
 // TxnOp is the body of a transaction, outermost or nested. Success runs when
-// every Compare holds, else Failure. Comparisons of a nested transaction see
-// the effects of operations before it.
+// every Compare holds, else Failure. As in etcd (compareToPath in
+// server/etcdserver/txn, 3.7.3) the comparisons of nested transactions, too, are
+// decided in the state before the outermost one: they see none of its effects,
+// while its ranges and deletions see those of the operations before them.
 type TxnOp struct {
 	Compare []Compare
 	Success []Op
@@ -140,7 +145,8 @@ func (r *TxnOpResult) close() {
 // OpResult is the outcome of one Op: the field of the same kind is set.
 type OpResult struct {
 	// Revision is what etcd puts into the nested response's header: the
-	// revision the operation saw or, once the transaction has written, made.
+	// revision the operation saw or, once the transaction has written, made. It is
+	// zero for a nested transaction, whose header etcd leaves empty.
 	Revision int64
 
 	// Range reads the range as of this point of the transaction.

@@ -12,9 +12,11 @@ type WatchRequest struct {
 	KeyRange
 	// StartRevision is the first revision whose events are wanted; zero means
 	// those after the revision at which the watch is created. A revision in the
-	// future is waited for: no event below it is yielded.
+	// future is waited for: no event below it is yielded. It is not negative.
 	StartRevision int64
-	// PrevKV puts the record before the event into each event.
+	// PrevKV puts the record as of the revision before the event's into each event.
+	// There is none when the event creates the key, or when that revision was
+	// compacted before the event was read.
 	PrevKV bool
 	// NoPut and NoDelete leave out events of that kind.
 	NoPut    bool
@@ -41,7 +43,8 @@ const (
 //	offset  size  field
 //	0       1     0x5a, the tag of WatchResponse.events
 //	1       1–5   length L of the event, as a varint
-//	…       L     an encoded mvccpb.Event
+//	…       L     an encoded mvccpb.Event; of a deletion the record has but
+//	              the key and the mod revision
 //
 // It may be shared by many watches and streams and is never changed.
 type Event []byte
@@ -51,8 +54,10 @@ type WatchBatch struct {
 	Kind WatchKind
 	// IDs are the watches it is for: one, or several that get the same events.
 	IDs []int64
-	// Header.Revision is the store's revision when the batch was made. It is at
-	// or above that of every event yielded so far, and of every batch before.
+	// Header.Revision is the store's revision when the batch was made, or for events
+	// any between the last one's and that; etcd has the event's own for a watch
+	// that keeps up. It is at or above that of every event yielded so far, and of
+	// every batch before.
 	// It is zero in a WatchCanceled whose start revision is compacted, as on
 	// etcd's wire.
 	Header Header
