@@ -21,7 +21,8 @@ const (
 // budget bounds the memory of answers between the backend and the socket. It is
 // charged per chunk:
 //
-//   - An answer of up to freeBytes never waits.
+//   - An answer of up to freeBytes never waits, and one below chargeBytes, most
+//     of all point reads, is not counted.
 //   - Otherwise a chunk waits until it fits, in the order in which the requests
 //     first asked.
 //   - The oldest waiting answer may exceed the budget, so that answers which hold

@@ -19,6 +19,7 @@ type conn struct {
 	closed  sync.Once
 }
 
+// Read reads what was looked at, then the connection.
 func (c *conn) Read(b []byte) (int, error) {
 	if len(c.peeked) > 0 {
 		n := copy(b, c.peeked)
@@ -48,6 +49,7 @@ type connInfo struct {
 // AuthType names the security of the connection.
 func (connInfo) AuthType() string { return "insecure" }
 
+// ServerHandshake exchanges nothing.
 func (plaintext) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	info := connInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}
 	if c, ok := raw.(*conn); ok {
@@ -56,16 +58,20 @@ func (plaintext) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, 
 	return raw, info, nil
 }
 
+// ClientHandshake exchanges nothing.
 func (plaintext) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return raw, connInfo{}, nil
 }
 
+// Info names the protocol.
 func (plaintext) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "insecure"}
 }
 
+// Clone returns an equal value.
 func (plaintext) Clone() credentials.TransportCredentials { return plaintext{} }
 
+// OverrideServerName does nothing: there is no name to check.
 func (plaintext) OverrideServerName(string) error { return nil }
 
 // claim is a new claim on the budget for the request of ctx.

@@ -105,11 +105,13 @@ func streaming(s *Server, service, name string, fromClient bool, h func(*Server,
 	}
 }
 
+// countedStream counts a stream's messages.
 type countedStream struct {
 	grpc.ServerStream
 	metrics *rpcMetrics
 }
 
+// SendMsg sends and counts.
 func (c countedStream) SendMsg(m any) error {
 	err := c.ServerStream.SendMsg(m)
 	if err == nil {
@@ -118,6 +120,7 @@ func (c countedStream) SendMsg(m any) error {
 	return err
 }
 
+// RecvMsg receives and counts.
 func (c countedStream) RecvMsg(m any) error {
 	err := c.ServerStream.RecvMsg(m)
 	if err == nil {

@@ -169,11 +169,17 @@ func sortRecords(records []record, r *pb.RangeRequest) {
 	sort.Sort(by)
 }
 
+// sorter is a sort.Interface over records.
 type sorter struct {
 	records []record
 	less    func(a, b *record) bool
 }
 
-func (s sorter) Len() int           { return len(s.records) }
+// Len is the number of records.
+func (s sorter) Len() int { return len(s.records) }
+
+// Less compares two records.
 func (s sorter) Less(i, j int) bool { return s.less(&s.records[i], &s.records[j]) }
-func (s sorter) Swap(i, j int)      { s.records[i], s.records[j] = s.records[j], s.records[i] }
+
+// Swap swaps two records.
+func (s sorter) Swap(i, j int) { s.records[i], s.records[j] = s.records[j], s.records[i] }

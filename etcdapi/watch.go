@@ -38,6 +38,7 @@ type watcher struct {
 	fragment bool
 
 	// Guarded by watchStream.mu.
+	created   bool // the client was told
 	notify    bool // progress_notify was asked for
 	due       bool // the next tick asks for progress: no event was sent since the last
 	canceling bool // the client asked to cancel it

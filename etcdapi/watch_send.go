@@ -56,6 +56,9 @@ func (w *watchStream) sendCreated(b *backends.WatchBatch, id int64) error {
 	if watcher == nil {
 		return nil
 	}
+	w.mu.Lock()
+	watcher.created = true
+	w.mu.Unlock()
 	defer w.answer()
 	return w.sendResponse(&watchResponse{header: w.header(b), id: watcher.wireID, created: true})
 }
@@ -144,15 +147,16 @@ func (w *watchStream) sendProgress(b *backends.WatchBatch) error {
 }
 
 // sendCanceled tells the end of a watch. When the client asked for it while the
-// backend ended it, both are told.
+// backend ended it, both are told. One that ends before it was created is told as
+// etcd tells of a creation that came to nothing.
 func (w *watchStream) sendCanceled(b *backends.WatchBatch, id int64) error {
 	watcher := w.watcher(id)
 	if watcher == nil {
 		return nil
 	}
 	w.mu.Lock()
-	canceling := watcher.canceling
-	dead := !canceling && b.Reason != nil
+	canceling, created := watcher.canceling, watcher.created
+	dead := created && !canceling && b.Reason != nil
 	watcher.dead = dead
 	w.mu.Unlock()
 	if !dead {
@@ -164,6 +168,10 @@ func (w *watchStream) sendCanceled(b *backends.WatchBatch, id int64) error {
 			r.reason = w.reason(b.Reason)
 		} else {
 			r.header.Revision = b.Header.Revision
+		}
+		if !created {
+			r.id, r.created = invalidWatchID, true
+			defer w.answer()
 		}
 		if err := w.sendResponse(&r); err != nil || !canceling {
 			return err

@@ -212,6 +212,22 @@ func TestWatchProgressNotGuessed(t *testing.T) {
 	}
 }
 
+// TestWatchRefusedByBackend: a watch that the backend cancels without creating it
+// is answered once, and what was asked for next is answered too.
+func TestWatchRefusedByBackend(t *testing.T) {
+	f := newWatchFake()
+	w := openWatch(t, f, Config{})
+	mustSend(t, w, createRequest(&pb.WatchCreateRequest{Key: []byte("a"), WatchId: 7}),
+		createRequest(&pb.WatchCreateRequest{Key: []byte("b"), RangeEnd: []byte("a")}))
+	f.batches <- backends.WatchBatch{Kind: backends.WatchCanceled, IDs: []int64{(<-f.added).ID}, Header: testHeader, Reason: backends.ErrPermissionDenied}
+	if r := mustRecv(t, w); !r.Created || !r.Canceled || r.WatchId != -1 || r.CancelReason != "rpc error: code = PermissionDenied desc = etcdserver: permission denied" {
+		t.Errorf("got %v", r)
+	}
+	if r := mustRecv(t, w); r.CancelReason != reasonEmptyRange {
+		t.Errorf("got %v", r)
+	}
+}
+
 // TestWatchPanic: a panic in the backend ends the stream, not the process.
 func TestWatchPanic(t *testing.T) {
 	f := newWatchFake()
