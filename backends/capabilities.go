@@ -14,8 +14,7 @@ import (
 type Leases interface {
 	// LeaseGrant makes a lease of ttlSeconds, raised to the backend's minimum.
 	// An id of zero lets the backend choose a positive one; a negative id is one like
-	// any other. ErrLeaseExists,
-	// ErrLeaseTTLTooLarge, ErrNoSpace.
+	// any other. ErrLeaseExists, ErrLeaseTTLTooLarge, ErrNoSpace.
 	LeaseGrant(ctx context.Context, caller Caller, id, ttlSeconds int64) (LeaseGrantResult, error)
 	// LeaseRevoke ends a lease and deletes its keys, in ascending order. One without
 	// keys makes no revision. ErrLeaseNotFound.

@@ -45,7 +45,7 @@ var (
 	ErrStopped = errors.New("server stopped")
 )
 
-// ErrOutcomeUnknown: a write was sent on its way and its fate is not known. It
+// ErrOutcomeUnknown is of a write that was sent on its way and whose fate is not known. It
 // may have taken effect, may still do so, or never.
 var ErrOutcomeUnknown = errors.New("outcome of the request is unknown")
 

@@ -85,7 +85,8 @@ type WatchStream interface {
 	// many answers were not taken by Next.
 	//
 	// A start revision that is compacted, or a missing permission, is not an
-	// error of Add: the watch is created and then cancelled through Next.
+	// error of Add. With the former the watch is created and then cancelled through
+	// Next; with the latter Next yields WatchCanceled and no WatchCreated before it.
 	Add(ctx context.Context, req *WatchRequest) error
 
 	// Cancel ends a watch; Next yields WatchCanceled without a reason after the

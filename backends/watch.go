@@ -34,7 +34,7 @@ const (
 	// WatchProgress: every event at or below Revision was yielded before, for
 	// the watches in IDs, or for the whole stream when IDs is {AllWatches}.
 	WatchProgress
-	// WatchCanceled: the watch is over.
+	// WatchCanceled: the watch is over, or, without a WatchCreated before, refused.
 	WatchCanceled
 )
 

@@ -39,10 +39,16 @@ type attemptKey struct{}
 // observer keeps the attempt of each RPC's context up to date.
 type observer struct{}
 
-func (observer) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (observer) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (observer) HandleConn(context.Context, stats.ConnStats)                       {}
+// TagRPC implements stats.Handler.
+func (observer) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
+// TagConn implements stats.Handler.
+func (observer) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (observer) HandleConn(context.Context, stats.ConnStats) {}
+
+// HandleRPC implements stats.Handler.
 func (observer) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	a, ok := ctx.Value(attemptKey{}).(*attempt)
 	if !ok {
@@ -124,8 +130,10 @@ type raw struct{ bytes []byte }
 // codec is protobuf's, save that a *raw is left undecoded.
 type codec struct{}
 
+// Name implements encoding.CodecV2.
 func (codec) Name() string { return "proto" }
 
+// Marshal implements encoding.CodecV2.
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	m, ok := v.(proto.Message)
 	if !ok {
@@ -138,6 +146,7 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
 }
 
+// Unmarshal implements encoding.CodecV2.
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	switch v := v.(type) {
 	case *raw:

@@ -496,7 +496,7 @@ func TestSnapshot(t *testing.T) {
 		n, err := io.ReadFull(s, got)
 		switch {
 		case c.ok:
-			if _, end := s.Read(make([]byte, 1)); err != nil || !bytes.Equal(got, data) || end != io.EOF {
+			if _, end := s.Read(make([]byte, 1)); err != nil || !bytes.Equal(got, data) || !errors.Is(end, io.EOF) {
 				t.Errorf("%s: read %d bytes, %v, %v", name, n, err, end)
 			}
 		case err == nil || n >= 100:

@@ -380,7 +380,7 @@ func (w *watchStream) take(a *answer) {
 		return // cancelled on both sides
 	}
 	batch := backends.WatchBatch{IDs: []int64{id}, Header: a.header}
-	if a.created {
+	if a.created && !a.canceled { // else it is a refusal
 		batch.Kind = backends.WatchCreated
 		w.ready = append(w.ready, batch)
 	}

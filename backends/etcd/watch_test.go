@@ -145,8 +145,8 @@ func TestWatchIDs(t *testing.T) {
 		t.Errorf("ids on the wire: %v", ids)
 	}
 	s.equal(s.next(&pb.WatchResponse{Header: at(3), WatchId: ids[0], Created: true}), "1 [0] @3")
-	s.equal(s.next(&pb.WatchResponse{Header: at(3), WatchId: -1, Created: true, Canceled: true, CancelReason: permissionDenied}), "1 [-7] @3")
-	s.equal(s.next(nil), "4 [-7] @3 permission denied 0")
+	s.equal(s.next(&pb.WatchResponse{Header: at(3), WatchId: -1, Created: true, Canceled: true, CancelReason: permissionDenied}),
+		"4 [-7] @3 permission denied 0")
 	s.equal(s.next(&pb.WatchResponse{Header: at(4), WatchId: ids[2], Created: true}), "1 [9] @4")
 	s.equal(s.next(&pb.WatchResponse{Header: at(5), WatchId: ids[2], Events: []*mvccpb.Event{
 		{Kv: &mvccpb.KeyValue{Key: []byte("x")}}, {Kv: &mvccpb.KeyValue{Key: []byte("y")}},
