@@ -125,7 +125,7 @@ func (p program) build(root, bin string) (bool, error) {
 // inputs is a digest of what decides the binary, sources apart: those are fixed by go.sum, save in the repository's own module.
 func (p program) inputs(dir string) (string, error) {
 	h := sha256.New()
-	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, p.pkg, p.flags)
+	_, _ = fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, p.pkg, p.flags)
 	for _, name := range []string{"go.mod", "go.sum"} {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {

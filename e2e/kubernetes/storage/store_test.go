@@ -239,8 +239,8 @@ func (f *fixture) checkStored(ctx context.Context, t *testing.T, key string) {
 	if err != nil {
 		t.Fatalf("key %s: %v", key, err)
 	}
-	if pod := obj.(*example.Pod); pod.ResourceVersion != "" || pod.SelfLink != "" {
-		t.Errorf("key %s is stored with resourceVersion %q, selfLink %q", key, pod.ResourceVersion, pod.SelfLink)
+	if pod := obj.(*example.Pod); pod.ResourceVersion != "" || pod.GetSelfLink() != "" {
+		t.Errorf("key %s is stored with resourceVersion %q, selfLink %q", key, pod.ResourceVersion, pod.GetSelfLink())
 	}
 }
 

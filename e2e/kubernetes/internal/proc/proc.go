@@ -34,7 +34,7 @@ func Start(name, dir, bin string, args ...string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close() // the child holds its own descriptor
+	defer func() { _ = out.Close() }() // the child holds its own descriptor
 	cmd := exec.Command(bin, args...)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = out, out
@@ -97,7 +97,7 @@ func (p *Process) Tail(maxBytes int64) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if info, err := f.Stat(); err == nil && info.Size() > maxBytes {
 		if _, err := f.Seek(-maxBytes, io.SeekEnd); err != nil {
 			return err.Error()
