@@ -141,6 +141,7 @@ func (b *Backend) openStore() (err error) {
 	b.store, err = mvcc.Open(mvcc.Config{
 		Path: b.dir.store(), NoSync: b.config.UnsafeNoFsync, QuotaBytes: max(b.config.QuotaBytes, 0),
 		Logger: b.env.Logger, Clock: b.env.Clock,
+		CompactBatch: b.config.CompactionBatchLimit, CompactPause: b.config.CompactionSleepInterval,
 		OnDurable: b.durable.set,
 		OnNoSpace: func() {
 			select {

@@ -69,7 +69,7 @@ var flagSpecs = []flagSpec{
 	{groupMember, "wal-dir", "", works, "Directory of the log, when it is not inside the data directory."},
 	{groupMember, "listen-client-urls", "http://127.0.0.1:2379", works, "URLs to serve clients on, gRPC and HTTP together."},
 	{groupMember, "quota-backend-bytes", int64(0), works, "Size in bytes at which the store raises the NOSPACE alarm. (0: 2 GiB)"},
-	{groupMember, "snapshot-count", uint64(10000), works, "Number of applied entries after which the log may be cut."},
+	{groupMember, "snapshot-count", uint64(10000), inert, "the log is cut when the store is synced"},
 	{groupMember, "heartbeat-interval", uint64(100), works, "Milliseconds between heartbeats."},
 	{groupMember, "election-timeout", uint64(1000), works, "Milliseconds without a heartbeat after which an election begins."},
 	{groupMember, "max-txn-ops", uint64(128), works, "Largest number of operations in one transaction."},

@@ -27,7 +27,7 @@ type options struct {
 
 	heartbeat, election                   time.Duration
 	quotaBytes                            int64
-	snapshotCount, catchupEntries         uint64
+	catchupEntries                        uint64
 	autoCompactionMode, autoCompactionArg string
 	compactionBatch                       int64
 	compactionSleep                       time.Duration
@@ -56,7 +56,6 @@ func parseOptions(c *cli.Context) (options, error) {
 		heartbeat:          milliseconds(c.Uint64("heartbeat-interval")),
 		election:           milliseconds(c.Uint64("election-timeout")),
 		quotaBytes:         c.Int64("quota-backend-bytes"),
-		snapshotCount:      c.Uint64("snapshot-count"),
 		catchupEntries:     c.Uint64("snapshot-catchup-entries"),
 		autoCompactionMode: c.String("auto-compaction-mode"),
 		autoCompactionArg:  c.String("auto-compaction-retention"),

@@ -134,7 +134,7 @@ func openBackend(ctx context.Context, o options, env backends.Env) (backends.Bac
 	c.QuotaBytes, c.UnsafeNoFsync = o.quotaBytes, o.unsafeNoFsync
 	c.AutoCompactionMode, c.AutoCompactionRetention = o.autoCompactionMode, o.autoCompactionArg
 	c.CompactionBatchLimit, c.CompactionSleepInterval = int(o.compactionBatch), o.compactionSleep
-	c.SnapshotCount, c.SnapshotCatchupEntries = o.snapshotCount, o.catchupEntries
+	c.SnapshotCatchupEntries = o.catchupEntries
 	return raftbolt.Open(ctx, c, env)
 }
 

@@ -17,10 +17,6 @@ const (
 	// compactIndexKeys are examined under the writer's lock at a time: well below
 	// a millisecond.
 	compactIndexKeys = 256
-	// compactBatch records are removed in one transaction, and compactPause lies
-	// between two, so that flushes get their turn. As etcd's.
-	compactBatch = 1000
-	compactPause = 10 * time.Millisecond
 	// maxDoomed records are collected before they are removed, in the file's
 	// order: 24 MiB of memory.
 	maxDoomed = 1 << 20
@@ -139,11 +135,11 @@ func (s *Store) compactTo(target int64) error {
 			}
 			return 1
 		})
-		for batch := range slices.Chunk(doomed, compactBatch) {
+		for batch := range slices.Chunk(doomed, s.cfg.CompactBatch) {
 			if err := s.remove(batch); err != nil {
 				return err
 			}
-			if err := s.pause(compactPause); err != nil {
+			if err := s.pause(s.cfg.CompactPause); err != nil {
 				return err
 			}
 		}

@@ -88,7 +88,7 @@ type pausedClock struct {
 }
 
 func (c *pausedClock) After(d time.Duration) (<-chan time.Time, func()) {
-	if d == compactPause {
+	if d == defaultCompactPause {
 		c.reached <- struct{}{}
 	}
 	return c.fakeClock.After(d)

@@ -40,6 +40,11 @@ type Config struct {
 	LayerBytes int64
 	// RingBytes bounds the memory of recent events kept for watchers (default 32 MiB).
 	RingBytes int64
+	// CompactBatch records are removed in one transaction of a compaction, so that
+	// writers wait for milliseconds (default 1000), and CompactPause lies between
+	// two, so that it does not take the disk for itself (default 10 ms).
+	CompactBatch int
+	CompactPause time.Duration
 
 	// room tells the free bytes of dir's file system; a test may say otherwise.
 	room func(dir string) (int64, error)
@@ -51,6 +56,8 @@ const (
 	defaultFlushInterval = 100 * time.Millisecond
 	defaultLayerBytes    = 64 << 20
 	defaultRingBytes     = 32 << 20
+	defaultCompactBatch  = 1000
+	defaultCompactPause  = 10 * time.Millisecond
 	// minMmapBytes is address space, not memory.
 	minMmapBytes = 10 << 30
 	// lockTimeout is how long Open waits for another process to let go: long
@@ -87,6 +94,12 @@ func (c Config) withDefaults() Config {
 	if c.RingBytes == 0 {
 		c.RingBytes = defaultRingBytes
 	}
+	if c.CompactBatch == 0 {
+		c.CompactBatch = defaultCompactBatch
+	}
+	if c.CompactPause == 0 {
+		c.CompactPause = defaultCompactPause
+	}
 	if c.room == nil {
 		c.room = freeBytes
 	}
@@ -108,6 +121,8 @@ func (c Config) validate() error {
 		{"FlushInterval", int64(c.FlushInterval)},
 		{"LayerBytes", c.LayerBytes},
 		{"RingBytes", c.RingBytes},
+		{"CompactBatch", int64(c.CompactBatch)},
+		{"CompactPause", int64(c.CompactPause)},
 	} {
 		if n.value < 0 {
 			errs = append(errs, fmt.Errorf("mvcc: %s is %d, must be at least 0", n.name, n.value))

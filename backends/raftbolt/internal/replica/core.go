@@ -187,7 +187,7 @@ func (c *core) dropError(err error) error {
 	if errors.Is(err, raft.ErrProposalDropped) && c.raft.BasicStatus().Lead == raft.None {
 		return ErrNoLeader
 	}
-	return fmt.Errorf("%w: %v", ErrDropped, err)
+	return fmt.Errorf("%w: %w", ErrDropped, err)
 }
 
 func (c *core) drop(ps []proposal, err error) {

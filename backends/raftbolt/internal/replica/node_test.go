@@ -369,7 +369,7 @@ func TestOpenRefuses(t *testing.T) {
 			if !errors.Is(err, test.want) {
 				t.Errorf("Open = %v, want %v", err, test.want)
 			}
-			if test.want != wal.ErrCorrupt && !bytes.Equal(before, contents(t, cfg.Dir)) {
+			if !errors.Is(test.want, wal.ErrCorrupt) && !bytes.Equal(before, contents(t, cfg.Dir)) {
 				t.Error("the directory has changed")
 			}
 		})

@@ -50,7 +50,7 @@ func (m *simMember) config() Config {
 	return Config{
 		ClusterID: 1, MemberID: m.id, Dir: "wal", FS: m.disk, StateMachine: m.store, Transport: simTransport{m},
 		TickInterval: 1, ElectionTicks: 10, HeartbeatTicks: 1, Random: lifeIDs{m.w.rng}, Logger: zap.NewNop(),
-		SegmentBytes: simSegmentBytes, CacheBytes: 2048, CatchupEntries: uint64(5 + m.w.seed%40),
+		SegmentBytes: simSegmentBytes, CacheBytes: 2048, CatchupEntries: 5 + m.w.seed%40,
 		faults: m.w.faults, skipRepair: m.w.skipRepair,
 	}
 }

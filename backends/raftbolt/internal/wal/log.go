@@ -2,6 +2,7 @@ package wal
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -414,7 +415,7 @@ func (l *Log) Close() error {
 	defer l.housekeeping.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.failed == ErrClosed {
+	if errors.Is(l.failed, ErrClosed) {
 		return nil
 	}
 	l.failed = ErrClosed

@@ -105,7 +105,7 @@ func limited(entries []*raftpb.Entry, maxBytes uint64) []*raftpb.Entry {
 // read reads the batch's entries, dead ones too.
 func (r *batchRef) read() ([]*raftpb.Entry, error) {
 	b := make([]byte, r.size)
-	if n, err := r.seg.file.ReadAt(b, r.offset); err != nil && (err != io.EOF || int64(n) != r.size) {
+	if n, err := r.seg.file.ReadAt(b, r.offset); err != nil && (!errors.Is(err, io.EOF) || int64(n) != r.size) {
 		return nil, fmt.Errorf("wal: read %s at %d: %w", r.seg.name, r.offset, err)
 	}
 	h, batch, _, ok := decodeBatch(b)

@@ -17,9 +17,6 @@ func (t *terms) reset(index, term uint64) {
 	t.last = index
 }
 
-// first is the lowest index of the range.
-func (t *terms) first() uint64 { return t.runs[0].first }
-
 // at answers the term at index, which must be in the range.
 func (t *terms) at(index uint64) uint64 {
 	if last := t.runs[len(t.runs)-1]; index >= last.first {
@@ -29,7 +26,7 @@ func (t *terms) at(index uint64) uint64 {
 	return t.runs[i-1].term
 }
 
-// truncate drops index and all above it. index is above first.
+// truncate drops index and all above it. index is above the first.
 func (t *terms) truncate(index uint64) {
 	for len(t.runs) > 1 && t.runs[len(t.runs)-1].first >= index {
 		t.runs = t.runs[:len(t.runs)-1]
