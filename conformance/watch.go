@@ -380,9 +380,13 @@ func watchProgressFuture(c *C) {
 	w.watchKeys(&pb.WatchCreateRequest{WatchId: 1})
 	w.create(&pb.WatchCreateRequest{Key: c.key("f"), WatchId: 2, StartRevision: c.revision() + 1000})
 	w.sendProgress()
-	// The stream's answers are in order: had a mark been made, it would come before the event.
-	c.put("a", "1")
-	w.wantEvents(1, "a=1")
+	// This answer tells that the request was read; had a mark been made, it would come
+	// before one of the events.
+	w.create(&pb.WatchCreateRequest{Key: c.key("g"), WatchId: 3})
+	for i := range 5 {
+		c.put("a", fmt.Sprint(i))
+		w.wantEvents(1, fmt.Sprintf("a=%d", i))
+	}
 }
 
 func watchProgressAfterEvents(c *C) {
