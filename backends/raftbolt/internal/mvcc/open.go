@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 	"path/filepath"
@@ -213,11 +214,66 @@ func removeLeftovers(path string) error {
 //	8       4     page size
 //	40      8     high-water mark: the first page that was never allocated
 //	48      8     transaction id
+//	56      8     FNV-1a of bytes 0..55
 const (
 	metaHeaderBytes = 16
 	metaBytes       = 64
+	metaSummed      = 56
 	boltMagic       = 0xED0CDAED
+	boltVersion     = 2
+	// minBoltPage and maxBoltPage bound the page sizes that bbolt looks for.
+	minBoltPage = 1 << 10
+	maxBoltPage = 16 << 20
 )
+
+// metaPage is what is needed of a meta page.
+type metaPage struct{ pageSize, highWater, txid uint64 }
+
+// readMetaPage reads the page at offset; ok is false if it is no sound meta page.
+func readMetaPage(f io.ReaderAt, offset int64) (m metaPage, ok bool, err error) {
+	var b [metaHeaderBytes + metaBytes]byte
+	if _, err := f.ReadAt(b[:], offset); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return m, false, err
+	}
+	d := b[metaHeaderBytes:]
+	sum := fnv.New64a()
+	sum.Write(d[:metaSummed])
+	if binary.LittleEndian.Uint32(d) != boltMagic || binary.LittleEndian.Uint32(d[4:]) != boltVersion ||
+		binary.LittleEndian.Uint64(d[metaSummed:]) != sum.Sum64() {
+		return m, false, nil
+	}
+	m = metaPage{
+		pageSize:  uint64(binary.LittleEndian.Uint32(d[8:])),
+		highWater: binary.LittleEndian.Uint64(d[40:]),
+		txid:      binary.LittleEndian.Uint64(d[48:]),
+	}
+	return m, m.pageSize != 0, nil
+}
+
+// newestMetaPage finds the meta page that bbolt will go by. Only where the pages
+// can be is looked: elsewhere, values may look like one.
+func newestMetaPage(f io.ReaderAt) (newest metaPage, found bool, err error) {
+	newest, found, err = readMetaPage(f, 0)
+	if err != nil {
+		return newest, found, err
+	}
+	if found {
+		// The first page tells the page size, and with it where the second is.
+		second, ok, err := readMetaPage(f, int64(newest.pageSize))
+		if ok && second.txid > newest.txid {
+			newest = second
+		}
+		return newest, true, err
+	}
+	for size := int64(minBoltPage); size <= maxBoltPage && !found && err == nil; size *= 2 {
+		newest, found, err = readMetaPage(f, size)
+		found = found && newest.pageSize == uint64(size)
+	}
+	return newest, found, err
+}
 
 // checkLength compares the file's length with what its newest meta page says,
 // before any other page is read: behind the end of a cut-off file there is no
@@ -232,29 +288,16 @@ func checkLength(path string) error {
 	if err != nil {
 		return fmt.Errorf("open store: %w", err)
 	}
-	var newest, highWater, pageSize uint64
-	found := false
-	// The second page's place depends on the page size, which the first tells.
-	for _, offset := range []int64{0, 4096, 8192, 16384, 65536} {
-		var b [metaHeaderBytes + metaBytes]byte
-		if _, err := f.ReadAt(b[:], offset); err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("open store: %w", err)
-		}
-		m := b[metaHeaderBytes:]
-		if binary.LittleEndian.Uint32(m) != boltMagic {
-			continue
-		}
-		if txid := binary.LittleEndian.Uint64(m[48:]); !found || txid > newest {
-			found, newest = true, txid
-			highWater, pageSize = binary.LittleEndian.Uint64(m[40:]), uint64(binary.LittleEndian.Uint32(m[8:]))
-		}
+	m, found, err := newestMetaPage(f)
+	if err != nil {
+		return fmt.Errorf("open store: %w", err)
 	}
 	if !found {
 		return &CorruptError{Path: path, Cause: "it has no valid meta page; it is not a bbolt file, or its beginning was overwritten"}
 	}
-	if length := uint64(info.Size()); pageSize == 0 || highWater > length/pageSize {
+	if length := uint64(info.Size()); m.highWater > length/m.pageSize {
 		return &CorruptError{Path: path, Cause: fmt.Sprintf("its length is %d bytes, its newest meta page says %d pages of %d bytes: it was cut off",
-			length, highWater, pageSize)}
+			length, m.highWater, m.pageSize)}
 	}
 	return nil
 }

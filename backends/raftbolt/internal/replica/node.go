@@ -279,6 +279,10 @@ func (n *Node) changeConf(cc *raftpb.ConfChange) (state *raftpb.ConfState) {
 	return state
 }
 
+// keepPause is how long no spare segment is tried for after one could not be made: on a full disk each try writes as much as there is
+// room for, and every batch asks for one.
+const keepPause = time.Second
+
 // keep is the goroutine that prepares spare segments: making one takes longer than a sync.
 func (n *Node) keep() {
 	for {
@@ -288,8 +292,15 @@ func (n *Node) keep() {
 			return
 		}
 		// Not final: the log goes on in the segment it has, and tries again when that is full.
-		if err := n.log.Housekeep(); err != nil {
-			n.cfg.Logger.Sugar().Warnf("cannot prepare a spare log segment: %v", err)
+		err := n.log.Housekeep()
+		if err == nil {
+			continue
+		}
+		n.cfg.Logger.Sugar().Warnf("cannot prepare a spare log segment: %v", err)
+		select {
+		case <-time.After(keepPause):
+		case <-n.stop:
+			return
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Open recovers the log in o.Dir. What it then reports is synced. durable is the index that the state machine holds durably, which the log
@@ -48,7 +49,11 @@ func Open(o Options, durable uint64) (_ *Log, err error) {
 	}
 	l.tornBatch = r.torn != nil
 	l.takeOver(r.dropped, r.empty)
-	return l, l.Housekeep()
+	if err := l.Housekeep(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return nil, err
+	}
+	// On a full disk the log goes on without a spare, as it does when the disk fills later: who frees room needs it open.
+	return l, nil
 }
 
 // closeAll closes what a failed Open had opened.

@@ -54,9 +54,11 @@ func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) (
 	if s.file, err = o.FS.Create(temp); err != nil {
 		return nil, err
 	}
+	made := temp
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.file.Close())
+			// Left behind, it would take what room the disk has, and each new attempt more.
+			err = errors.Join(err, s.file.Close(), o.FS.Remove(made))
 		}
 	}()
 	head := s.encode()
@@ -79,6 +81,7 @@ func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) (
 	if err = o.FS.Rename(temp, s.name); err != nil {
 		return nil, err
 	}
+	made = s.name
 	return s, o.syncDir()
 }
 
