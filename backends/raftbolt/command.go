@@ -206,7 +206,7 @@ func appendOps(b []byte, ops []backends.Op) []byte {
 		switch o := &ops[i]; {
 		case o.Range != nil:
 			r := o.Range
-			b = append(b, byte(opRange), flag(r.KeysOnly, flagKeysOnly)|flag(r.CountOnly, flagCountOnly))
+			b = append(b, byte(opRange), flagIf(r.KeysOnly, flagKeysOnly)|flagIf(r.CountOnly, flagCountOnly))
 			b = appendString(b, r.Key)
 			b = appendString(b, r.End)
 			b = binary.AppendVarint(b, r.Revision)
@@ -214,13 +214,13 @@ func appendOps(b []byte, ops []backends.Op) []byte {
 		case o.Put != nil:
 			p := o.Put
 			b = append(b, byte(opPut),
-				flag(p.PrevKV, flagPrevKV)|flag(p.IgnoreValue, flagIgnoreValue)|flag(p.IgnoreLease, flagIgnoreLease))
+				flagIf(p.PrevKV, flagPrevKV)|flagIf(p.IgnoreValue, flagIgnoreValue)|flagIf(p.IgnoreLease, flagIgnoreLease))
 			b = appendString(b, p.Key)
 			b = appendString(b, p.Value)
 			b = binary.AppendVarint(b, p.Lease)
 		case o.Delete != nil:
 			d := o.Delete
-			b = append(b, byte(opDelete), flag(d.PrevKV, flagPrevKV))
+			b = append(b, byte(opDelete), flagIf(d.PrevKV, flagPrevKV))
 			b = appendString(b, d.Key)
 			b = appendString(b, d.End)
 		case o.Txn != nil:
@@ -231,7 +231,7 @@ func appendOps(b []byte, ops []backends.Op) []byte {
 	return b
 }
 
-func flag(set bool, bit byte) byte {
+func flagIf(set bool, bit byte) byte {
 	if set {
 		return bit
 	}
