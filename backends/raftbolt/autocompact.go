@@ -52,7 +52,7 @@ func (b *Backend) compactPeriodically(period time.Duration) {
 	interval := min(period, maxCompactInterval)
 	tick := interval / compactSamples
 	keep := int(period/tick) + 1
-	var samples []int64 // one a tick, the oldest a period ago
+	var samples []int64 // one a tick; of a full window the oldest is a period and a tick old
 	next, done := b.env.Clock.Now().Add(period), int64(0)
 	for {
 		if samples = append(samples, b.store.Committed()); len(samples) > keep {

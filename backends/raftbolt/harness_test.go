@@ -32,9 +32,12 @@ func testEnv(t *testing.T) backends.Env {
 	}
 }
 
-// openIn opens a member in dir. It is closed at the end of the test unless it was.
+// openIn opens a member in dir, which is made private. It is closed at the end of the test unless it was.
 func openIn(t *testing.T, dir string, change func(*Config, *backends.Env)) *member {
 	t.Helper()
+	if err := os.Chmod(dir, privateDir); err != nil {
+		t.Fatal(err)
+	}
 	config, env := Config{DataDir: dir}, testEnv(t)
 	if change != nil {
 		change(&config, &env)

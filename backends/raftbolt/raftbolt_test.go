@@ -374,3 +374,34 @@ func TestOpenURL(t *testing.T) {
 		}
 	}
 }
+
+// A watch of the real store gets what is committed, from the past on.
+func TestWatchOfStore(t *testing.T) {
+	m := openIn(t, t.TempDir(), nil)
+	first := m.put("a", "1")
+	ctx := context.Background()
+	s, err := m.Watch(ctx, backends.Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Add(ctx, &backends.WatchRequest{ID: 1, KeyRange: backends.KeyRange{Key: []byte("a")}, StartRevision: first}); err != nil {
+		t.Fatal(err)
+	}
+	m.put("b", "1")
+	last := m.put("a", "2")
+	events := 0
+	for {
+		b, err := s.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events += len(b.Events)
+		if b.Kind == backends.WatchEvents && b.Header.Revision >= last {
+			break
+		}
+	}
+	if events != 2 {
+		t.Errorf("%d events", events)
+	}
+}
