@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -115,7 +116,18 @@ func (n *Node) WaitApplied(ctx context.Context, index uint64) error {
 		}
 		n.waiters = append(n.waiters, w)
 	})
-	return n.wait(ctx, w.done)
+	err := n.wait(ctx, w.done)
+	if err != nil {
+		n.forgetWaiter(w)
+	}
+	return err
+}
+
+// forgetWaiter takes a call that has given up off the list.
+func (n *Node) forgetWaiter(w appliedWaiter) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.waiters = slices.DeleteFunc(n.waiters, func(o appliedWaiter) bool { return o.done == w.done })
 }
 
 // releaseWaiters ends the calls of WaitApplied whose index is applied. Caller holds mu.

@@ -6,6 +6,10 @@ import (
 	"go.etcd.io/raft/v3"
 )
 
+// maxConfirmed bounds the rounds that wait for the state machine, one of which is added by every round trip: while it is stuck, new reads
+// gather in the one waiting round.
+const maxConfirmed = 64
+
 // readRound is one confirmation that is shared by all reads that waited when it began.
 type readRound struct {
 	id    uint64 // unique in this process; a repeated round gets a new one
@@ -35,7 +39,7 @@ func (c *core) read() *readRound {
 // startRead begins the waiting round if none is in flight.
 func (c *core) startRead() {
 	r := c.reads.waiting
-	if r == nil || c.reads.flight != nil {
+	if r == nil || c.reads.flight != nil || len(c.reads.confirmed) >= maxConfirmed {
 		return
 	}
 	if c.role == Leader && c.aloneVoter() && !c.faults.readBeforeFirstCommit {
