@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"strconv"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,7 @@ import (
 	"github.com/etcdshim/shim/backends"
 	_ "github.com/etcdshim/shim/backends/etcd"
 	_ "github.com/etcdshim/shim/backends/memory"
+	_ "github.com/etcdshim/shim/backends/raftbolt"
 	"github.com/etcdshim/shim/conformance"
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
@@ -59,6 +61,28 @@ func TestConformancePassThrough(t *testing.T) {
 				}
 				return conformance.Serve(t, "shim in front of etcd", openURL(t, "etcd://"+upstream), condition)
 			})
+		})
+	}
+}
+
+// TestConformanceRaftbolt ensures that the native store holds every case that a single
+// voter can be asked.
+func TestConformanceRaftbolt(t *testing.T) {
+	for _, profile := range profiles() {
+		t.Run(profile.Name, func(t *testing.T) {
+			s := conformance.Run(t, profile, func(t *testing.T, condition conformance.Condition) *conformance.Endpoint {
+				url := "raftbolt://" + t.TempDir()
+				switch condition {
+				case conformance.NoQuorum:
+					return nil // a single voter is its own quorum
+				case conformance.SmallQuota:
+					url += "?quota-backend-bytes=" + strconv.Itoa(conformance.QuotaBytes)
+				}
+				return conformance.Serve(t, "raftbolt", openURL(t, url), condition)
+			})
+			if s.Absent() != 0 {
+				t.Errorf("%d cases of absent capabilities: raftbolt has them all", s.Absent())
+			}
 		})
 	}
 }

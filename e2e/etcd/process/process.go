@@ -33,7 +33,7 @@ const (
 	// stopTimeout bounds the time from SIGTERM to exit; then the process is killed.
 	stopTimeout = 20 * time.Second
 	// maxOutput bounds the kept output of a server, in bytes; the newest is kept.
-	maxOutput = 256 << 10
+	maxOutput = 8 << 10
 	// firstPort and lastPort lie below the ephemeral range of Linux (32768).
 	firstPort, lastPort = 20000, 32767
 )
