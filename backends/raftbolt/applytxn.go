@@ -159,7 +159,7 @@ func (m *machine) checkPut(s present, p *backends.PutOp) error {
 // applyTxn applies a Txn that may write.
 func (m *machine) applyTxn(e replica.Entry, t *backends.TxnOp, answer bool) (outcome, error) {
 	tx := m.store.Begin()
-	s := txnPresent{tx, m.store}
+	var s present = txnPresent{tx, m.store}
 	p, err := choose(s, t)
 	if err == nil {
 		checked := p

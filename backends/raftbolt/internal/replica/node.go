@@ -155,7 +155,8 @@ func (n *Node) publish() {
 	if now == *n.view.Load() {
 		return
 	}
-	n.view.Store(&now)
+	shown := now // so that only a changed view is allocated
+	n.view.Store(&shown)
 	close(n.changed)
 	n.changed = make(chan struct{})
 	if now.termApplied {
