@@ -173,9 +173,9 @@ func (d *directory) refuseForeign() error {
 		return err
 	}
 	return fmt.Errorf("%w: found %s, but no %s. If etcd wrote it, take the data over, on an empty directory:\n"+
-		"  etcdctl --endpoints=ENDPOINT snapshot save backup.db   (while that etcd runs; or: cp %s backup.db, once it is stopped)\n"+
+		"  etcdctl --endpoints=ENDPOINT snapshot save backup.db   (while that etcd runs)\n"+
 		"  shim snapshot restore backup.db --data-dir NEW-DIRECTORY\n"+
-		"Nothing was changed", ErrForeignDirectory, strings.Join(found, ", "), stateName, d.store())
+		"Nothing was changed", ErrForeignDirectory, strings.Join(found, ", "), stateName)
 }
 
 // makePrivate creates dir for its owner alone; one that exists and is open to
