@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -182,8 +183,8 @@ func TestPinnedRoots(t *testing.T) {
 	if !page(first) {
 		t.Error("the second page's root was not pinned")
 	}
-	if page(first); len(b.s.roots.kept) != 1 {
-		t.Errorf("%d roots", len(b.s.roots.kept))
+	if page(first); b.s.roots.len() != 1 {
+		t.Errorf("%d roots", b.s.roots.len())
 	}
 	clock.offset.Add(int64(rootAge + time.Second))
 	b.s.roots.prune(-1)
@@ -194,12 +195,12 @@ func TestPinnedRoots(t *testing.T) {
 		b.put("00", "w")
 		page(0)
 	}
-	if len(b.s.roots.kept) != maxRoots {
-		t.Errorf("%d roots", len(b.s.roots.kept))
+	if b.s.roots.len() != maxRoots {
+		t.Errorf("%d roots", b.s.roots.len())
 	}
 	b.compact(b.s.Committed() - 1)
-	if len(b.s.roots.kept) != 2 {
-		t.Errorf("%d roots after compaction", len(b.s.roots.kept))
+	if b.s.roots.len() != 2 {
+		t.Errorf("%d roots after compaction", b.s.roots.len())
 	}
 }
 
@@ -255,5 +256,43 @@ func TestFileNames(t *testing.T) {
 	files, err := os.ReadDir(filepath.Dir(b.path))
 	if err != nil || len(files) != 1 || files[0].Name() != "db" {
 		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// len is how many roots are kept.
+func (r *roots) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.kept)
+}
+
+// TestPrevKVOfCompactedEvent ensures that an event at the compacted revision comes
+// without the record before it, as etcd's does, also when that record was encoded
+// while it was still there: Kubernetes' storage suite, WatchFromZero.
+func TestPrevKVOfCompactedEvent(t *testing.T) {
+	b := newBench(t, nil)
+	b.put("a", "old")
+	at := b.put("a", "new")
+	b.put("a", "newer")
+	encoded := func() (plain, prev backends.Event) {
+		t.Helper()
+		events, _, err := b.s.History(context.Background(), at, 1<<20)
+		if err != nil || len(events) != 2 || events[0].Revision != at {
+			t.Fatalf("history from %d is %v, %v", at, events, err)
+		}
+		if plain, err = events[0].Encoded(false); err != nil {
+			t.Fatal(err)
+		}
+		if prev, err = events[0].Encoded(true); err != nil {
+			t.Fatal(err)
+		}
+		return plain, prev
+	}
+	if plain, prev := encoded(); len(prev) <= len(plain) {
+		t.Fatal("no previous record before the compaction")
+	}
+	b.compact(at)
+	if plain, prev := encoded(); !bytes.Equal(plain, prev) {
+		t.Error("the previous record is there though it is compacted")
 	}
 }

@@ -36,6 +36,9 @@ func (e *HistoryEvent) revision() revision { return revision{e.Revision, e.Sub} 
 // is set and that record is not compacted. Each form is encoded at most once,
 // however many ask; it may read the file.
 func (e *HistoryEvent) Encoded(prevKV bool) (backends.Event, error) {
+	// The record before an event at or below the compacted revision is compacted,
+	// also when it is still in memory.
+	prevKV = prevKV && e.Revision > e.store.CompactRevision()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !prevKV {
