@@ -86,3 +86,19 @@ func TestConformanceRaftbolt(t *testing.T) {
 		})
 	}
 }
+
+// TestConformanceShim ensures that the shim binary, as a process on its native store, holds
+// every case.
+func TestConformanceShim(t *testing.T) {
+	for _, profile := range profiles() {
+		t.Run(profile.Name, func(t *testing.T) {
+			conformance.Run(t, profile, func(t *testing.T, condition conformance.Condition) *conformance.Endpoint {
+				if condition == conformance.NoQuorum {
+					return nil // a single voter is its own quorum
+				}
+				s := process.Shim(t, flagsFor(t, condition)...)
+				return conformance.Dial(t, "shim", s.Address, conformance.AllCapabilities())
+			})
+		})
+	}
+}
