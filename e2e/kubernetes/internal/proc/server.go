@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -110,11 +111,16 @@ const (
 	portTries = 200
 )
 
-// FreePort returns a loopback TCP port that nobody listened on a moment ago.
+// nextPort begins somewhere, so that two test processes rarely meet, and only goes on, so that one process is never given a port twice.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(rand.Int64N(portCount)) }
+
+// FreePort returns a loopback TCP port that nobody listened on a moment ago, and another one at each call.
 func FreePort() (int, error) {
 	var last error
 	for range portTries {
-		port := firstPort + rand.IntN(portCount)
+		port := firstPort + int(nextPort.Add(1)%portCount)
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			last = err
