@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -125,7 +126,7 @@ func serve(t *testing.T, b backends.Backend, cfg Config, opts ...grpc.DialOption
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel() // whatever is under way is a test's leftover
 		_ = s.Shutdown(ctx)
-		if err := <-served; err != ErrServerClosed {
+		if err := <-served; !errors.Is(err, ErrServerClosed) {
 			t.Errorf("Serve returned %v", err)
 		}
 	})

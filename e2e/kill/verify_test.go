@@ -217,7 +217,6 @@ func (v *verifier) maker(revision int64, events []*mvccpb.Event) *op {
 	if o := v.rec.acked[revision]; o != nil {
 		return o
 	}
-	key := string(events[0].Kv.Key)
 	if events[0].Type == mvccpb.Event_PUT {
 		if o := v.rec.unknown[string(events[0].Kv.Value)]; o != nil && o.rev == 0 {
 			v.resolved++
@@ -225,7 +224,7 @@ func (v *verifier) maker(revision int64, events []*mvccpb.Event) *op {
 		}
 		return nil
 	}
-	for _, o := range v.rec.unknownDeletes[key] {
+	for _, o := range v.rec.unknownDeletes[string(events[0].Kv.Key)] {
 		if o.rev == 0 {
 			v.resolved++
 			return o
