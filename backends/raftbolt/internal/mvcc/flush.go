@@ -108,8 +108,14 @@ func (s *Store) flush() error {
 }
 
 func (s *Store) commitFrozen() error {
-	if err := s.needRoom(s.layer.frozenBytes + s.layer.frozenBytes/2 + flushMarginBytes); err != nil {
-		return err
+	// The file's free pages are room, too: else deletions and a compaction could
+	// not make any on a full disk. Should they be in pieces too small, the write
+	// fails, and is tried again.
+	need := s.layer.frozenBytes + s.layer.frozenBytes/2 + flushMarginBytes
+	if need -= s.Size() - s.SizeInUse(); need > 0 {
+		if err := s.needRoom(need); err != nil {
+			return err
+		}
 	}
 	changes := s.state.Load().frozen
 	err := s.write(func(tx *bolt.Tx) error {
