@@ -48,7 +48,7 @@ func kubernetesRelies() []string {
 		"txn/success-and-failure", "txn/one-revision", "txn/read-only-makes-no-revision",
 		"compact/revision", "compact/keeps-what-is-current",
 		"watch/range-end", "watch/event-contents", "watch/start-in-the-past", "watch/start-in-the-future", "watch/prev-kv",
-		"watch/prev-kv-of-the-past", "watch/one-revision-in-one-answer", "watch/many-on-one-stream",
+		"watch/prev-kv-of-the-past", "watch/prev-kv-at-compacted-revision", "watch/one-revision-in-one-answer", "watch/many-on-one-stream",
 		"watch/progress-request", "watch/progress-request-after-events", "watch/progress-notify",
 		"watch/catch-up-without-gap-or-duplicate", "watch/long-history", "watch/header-revisions-never-go-back",
 		"watch/delete-at-compacted-revision",

@@ -28,6 +28,7 @@ func watchCases() []Case {
 		{Name: "watch/delete-at-compacted-revision", Run: watchDeleteAtCompaction},
 		{Name: "watch/prev-kv", Covers: covers("prev_kv"), Run: watchPrev},
 		{Name: "watch/prev-kv-of-the-past", Run: watchPrevPast},
+		{Name: "watch/prev-kv-at-compacted-revision", Run: watchPrevAtCompaction},
 		{Name: "watch/filters", Covers: covers("filters"), Run: watchFilters},
 		{Name: "watch/chosen-id", Covers: covers("watch_id"), Run: watchChosenID},
 		{Name: "watch/server-ids", Run: watchServerIDs},
@@ -194,6 +195,28 @@ func watchPrevPast(c *C) {
 	events := w.events(id, 2)
 	equalProto(c, "prev_kv of the put", events[0].PrevKv, first)
 	equalProto(c, "prev_kv of the delete", events[1].PrevKv, second)
+}
+
+// watchPrevAtCompaction: the record before an event at the compacted revision is
+// compacted, also where an earlier watch was given it.
+func watchPrevAtCompaction(c *C) {
+	w := c.open()
+	early := w.watchKeys(&pb.WatchCreateRequest{PrevKv: true}).WatchId
+	c.put("a", "1")
+	rev := c.put("a", "2").Header.Revision
+	second := c.get("a").Kvs[0]
+	c.put("a", "3")
+	if events := w.events(early, 3); events[1].PrevKv == nil {
+		c.Errorf("no prev_kv before the compaction")
+	}
+	c.compact(rev, false)
+	again := c.open()
+	id := again.watchKeys(&pb.WatchCreateRequest{PrevKv: true, StartRevision: rev}).WatchId
+	events := again.events(id, 2)
+	if events[0].PrevKv != nil {
+		c.Errorf("the event at the compacted revision has prev_kv %s", text(events[0].PrevKv))
+	}
+	equalProto(c, "prev_kv of the event after it", events[1].PrevKv, second)
 }
 
 func watchFilters(c *C) {
