@@ -170,18 +170,24 @@ type doomedChange struct {
 // and returns it; more tells that there was too much at once, and next where to
 // go on. A Txn may run between any two keys.
 func (s *Store) compactIndex(target int64, from string) (doomed []doomedChange, next string, more bool) {
-	drop := func(v version) { doomed = append(doomed, doomedChange{v.revision(), v.tombstone()}) }
-	for len(doomed) < maxDoomed {
-		if next, more = s.compactKeys(target, from, drop); !more {
-			return doomed, "", false
-		}
-		from = next
+	// Runs are kept as they are while the writer waits: one key may have a million.
+	var runs [][]version
+	dropped := 0
+	drop := func(run []version) { runs, dropped = append(runs, run), dropped+len(run) }
+	for more = true; more && dropped < maxDoomed; from = next {
+		next, more = s.compactKeys(target, from, drop)
 	}
-	return doomed, from, true
+	doomed = make([]doomedChange, 0, dropped)
+	for _, run := range runs {
+		for _, v := range run {
+			doomed = append(doomed, doomedChange{v.revision(), v.tombstone()})
+		}
+	}
+	return doomed, next, more
 }
 
 // compactKeys is one step of compactIndex.
-func (s *Store) compactKeys(target int64, from string, drop func(version)) (next string, more bool) {
+func (s *Store) compactKeys(target int64, from string, drop func([]version)) (next string, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := *s.state.Load()

@@ -157,7 +157,11 @@ func TestKeyVersions(t *testing.T) {
 			at = fmt.Sprintf("%d:%d", v.main, v.number)
 		}
 		dropped := ""
-		kept := text(k.compact(tc.main, func(v version) { dropped += fmt.Sprint(v.main, " ") }))
+		kept := text(k.compact(tc.main, func(vs []version) {
+			for _, v := range vs {
+				dropped += fmt.Sprint(v.main, " ")
+			}
+		}))
 		if at != tc.at || kept != tc.kept || dropped != tc.dropped {
 			t.Errorf("at %d: %s, compact leaves %s, drops %s; want %+v", tc.main, at, kept, dropped, tc)
 		}

@@ -62,17 +62,16 @@ func (k *keyVersions) liveAt(main int64) (version, bool) {
 func survives(v version, main int64) bool { return !v.tombstone() || v.main == main }
 
 // compact returns the versions that a compaction at main leaves, nil for none,
-// and calls drop for each of the others. It returns k itself when all stay.
-func (k *keyVersions) compact(main int64, drop func(version)) *keyVersions {
+// and calls drop with the others, in runs that are immutable. It returns k itself
+// when all stay.
+func (k *keyVersions) compact(main int64, drop func([]version)) *keyVersions {
 	n := sort.Search(len(k.older), func(i int) bool { return k.older[i].main > main })
 	// older[:n] are at or below main; the newest such is the last of them, or
 	// k.last when that is at or below main, too.
 	if k.last.main <= main {
-		for _, v := range k.older {
-			drop(v)
-		}
+		drop(k.older)
 		if !survives(k.last, main) {
-			drop(k.last)
+			drop([]version{k.last})
 			return nil
 		}
 		if len(k.older) == 0 {
@@ -86,8 +85,6 @@ func (k *keyVersions) compact(main int64, drop func(version)) *keyVersions {
 	if n == 0 {
 		return k
 	}
-	for _, v := range k.older[:n] {
-		drop(v)
-	}
+	drop(k.older[:n])
 	return &keyVersions{key: k.key, last: k.last, older: append([]version(nil), k.older[n:]...)}
 }
