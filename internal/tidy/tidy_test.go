@@ -22,20 +22,19 @@ const module = "github.com/etcdshim/shim"
 // directory that is not listed fails: decide where it stands first. A trailing
 // /... allows everything below.
 var packageImports = map[string][]string{
-	"backends":                               {},
-	"backends/memory":                        {"backends"},
-	"backends/etcd":                          {"backends"},
-	"backends/raftbolt":                      {"backends", "backends/raftbolt/internal/..."},
-	"backends/raftbolt/internal/wal":         {},
-	"backends/raftbolt/internal/peer":        {},
-	"backends/raftbolt/internal/replica":     {"backends/raftbolt/internal/wal", "backends/raftbolt/internal/peer"},
-	"backends/raftbolt/internal/replica/sim": {"backends/raftbolt/internal/replica", "backends/raftbolt/internal/wal", "backends/raftbolt/internal/peer"},
-	"backends/raftbolt/internal/mvcc":        {"backends"},
-	"backends/raftbolt/internal/lease":       {"backends"},
-	"etcdapi":                                {"backends"},
-	"conformance":                            {"backends", "etcdapi", "backends/memory"},
-	"cmd/shim":                               {"..."},
-	"internal/tidy":                          {},
+	"backends":                           {},
+	"backends/memory":                    {"backends"},
+	"backends/etcd":                      {"backends"},
+	"backends/raftbolt":                  {"backends", "backends/raftbolt/internal/..."},
+	"backends/raftbolt/internal/wal":     {},
+	"backends/raftbolt/internal/peer":    {},
+	"backends/raftbolt/internal/replica": {"backends/raftbolt/internal/wal", "backends/raftbolt/internal/peer"},
+	"backends/raftbolt/internal/mvcc":    {"backends"},
+	"backends/raftbolt/internal/lease":   {"backends"},
+	"etcdapi":                            {"backends"},
+	"conformance":                        {"backends", "etcdapi", "backends/memory"},
+	"cmd/shim":                           {"..."},
+	"internal/tidy":                      {},
 }
 
 // thirdParty lists which package directories may import a third party's packages.
@@ -43,7 +42,7 @@ var packageImports = map[string][]string{
 // anywhere.
 var thirdParty = map[string][]string{
 	"google.golang.org/grpc":              {"etcdapi", "backends/raftbolt/internal/peer", "backends/etcd", "conformance"},
-	"go.etcd.io/raft":                     {"backends/raftbolt/internal/replica", "backends/raftbolt/internal/replica/sim", "backends/raftbolt/internal/wal", "backends/raftbolt/internal/peer"},
+	"go.etcd.io/raft":                     {"backends/raftbolt/internal/replica", "backends/raftbolt/internal/wal", "backends/raftbolt/internal/peer"},
 	"go.etcd.io/bbolt":                    {"backends/raftbolt/internal/mvcc"},
 	"github.com/k3s-io/kine":              {"backends/kine"},
 	"github.com/urfave/cli":               {"cmd/shim"},
