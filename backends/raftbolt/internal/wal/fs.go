@@ -9,7 +9,7 @@ import (
 
 // FS is what the log needs of a file system. Names are paths. A test gives a model of a disk that loses power.
 type FS interface {
-	// MkdirAll makes dir and its parents, 0700, and makes the entry of dir in its parent durable.
+	// MkdirAll makes dir and its parents, 0700, and makes their entries durable: of each that it makes, and of dir in any case.
 	MkdirAll(dir string) error
 	// List names the entries of dir, ascending.
 	List(dir string) ([]string, error)
@@ -38,11 +38,21 @@ type File interface {
 type OS struct{}
 
 // MkdirAll implements FS.
-func (OS) MkdirAll(dir string) error {
+func (OS) MkdirAll(dir string) error { return mkdirAll(dir, OS{}.SyncDir) }
+
+// mkdirAll makes the parents first, each durable before what goes into it.
+func mkdirAll(dir string, syncDir func(string) error) error {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); isNotExist(err) && parent != dir {
+		if err := mkdirAll(parent, syncDir); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return OS{}.SyncDir(filepath.Dir(dir))
+	return syncDir(parent)
 }
 
 // List implements FS.
