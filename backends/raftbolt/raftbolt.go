@@ -293,11 +293,22 @@ func (b *Backend) Close(ctx context.Context) error {
 		return nil
 	}
 	b.stop()
-	b.node.Stop()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		b.node.Stop()
+	}()
+	select {
+	case <-stopped:
+	case <-ctx.Done():
+		// The applier may be waiting for room in a layer that a full disk keeps
+		// from being flushed; closing the store ends that wait.
+	}
 	b.waiters.abandon()
 	b.work.Wait()
 	b.hub.stop()
 	err := b.store.Close(ctx)
+	<-stopped
 	if nodeErr := b.node.Err(); nodeErr != nil {
 		err = errors.Join(nodeErr, err)
 	}
