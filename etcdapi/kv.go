@@ -17,6 +17,10 @@ import (
 // client has something to do while the rest is read.
 const streamFirstRecords = 10
 
+// maxRangeTries bounds how often a range of the present revision is read while
+// compactions overtake it.
+const maxRangeTries = 5
+
 func (s *Server) kvRange(ctx context.Context, r *pb.RangeRequest) (any, error) {
 	if err := checkRange(r); err != nil {
 		return nil, err
@@ -27,13 +31,23 @@ func (s *Server) kvRange(ctx context.Context, r *pb.RangeRequest) (any, error) {
 		claim   claim
 		drained drained
 	}{request: s.rangeRequest(ctx, r), claim: s.claim(ctx)}
-	cur, err := s.backend.Range(ctx, &call.request)
-	if err != nil {
-		return nil, err
-	}
 	defer call.claim.finish()
-	if err := drain(ctx, cur, &call.claim, &call.drained); err != nil {
-		return nil, err
+	for tries := 1; ; tries++ {
+		cur, err := s.backend.Range(ctx, &call.request)
+		if err != nil {
+			return nil, err
+		}
+		err = drain(ctx, cur, &call.claim, &call.drained)
+		if err == nil {
+			break
+		}
+		// Without a revision the present one is meant, which is compacted by the
+		// time it was read only if a compaction overtook the range: nothing was
+		// sent, and the range at the revision that is present now is as good.
+		if !errors.Is(err, backends.ErrCompacted) || r.Revision > 0 || tries == maxRangeTries {
+			return nil, err
+		}
+		call.drained = drained{}
 	}
 	if err := s.arrange(ctx, r, &call.claim, &call.drained); err != nil {
 		return nil, err

@@ -107,7 +107,7 @@ func TestRangeErrorVoidsAll(t *testing.T) {
 		}, nil
 	}}
 	s, conn := serve(t, f, Config{})
-	_, err := pb.NewKVClient(conn).Range(t.Context(), &pb.RangeRequest{Key: []byte("k")})
+	_, err := pb.NewKVClient(conn).Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), Revision: 2})
 	if status.Code(err) != codes.OutOfRange || !strings.Contains(err.Error(), "etcdserver: mvcc: required revision has been compacted") {
 		t.Errorf("got %v", err)
 	}
@@ -115,6 +115,30 @@ func TestRangeErrorVoidsAll(t *testing.T) {
 		t.Error("the chunk was not released")
 	}
 	awaitBudget(t, s, 0)
+}
+
+// TestRangeOvertakenByCompaction ensures that a range of the present revision is
+// read again when a compaction overtook it, and one of a past revision is not.
+func TestRangeOvertakenByCompaction(t *testing.T) {
+	var calls int
+	kvs := keyValues(3, 10)
+	b := &fake{ranges: func(context.Context, *backends.RangeRequest) (backends.Cursor, error) {
+		calls++
+		if calls == 1 {
+			return &cursor{chunks: []*backends.Chunk{chunkOf(t, nil, kvs[:1]...)}, err: backends.ErrCompacted}, nil
+		}
+		return &cursor{chunks: []*backends.Chunk{chunkOf(t, nil, kvs...)}, result: backends.RangeResult{Count: 3}}, nil
+	}}
+	_, conn := serve(t, b, Config{})
+	kv := pb.NewKVClient(conn)
+	resp, err := kv.Range(context.Background(), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+	if err != nil || len(resp.Kvs) != 3 || resp.Count != 3 || calls != 2 {
+		t.Errorf("%d keys of %d in %d reads, %v", len(resp.GetKvs()), resp.GetCount(), calls, err)
+	}
+	calls = 0
+	if _, err := kv.Range(context.Background(), &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Revision: 2}); err == nil || calls != 1 {
+		t.Errorf("a past revision was read %d times, %v", calls, err)
+	}
 }
 
 // TestTxnBytes: a nested outcome is the message that protobuf's encoder would make.
@@ -176,7 +200,7 @@ func TestPanicIsOneRequests(t *testing.T) {
 		panic("a fault of the backend")
 	}}, Config{})
 	for range 2 {
-		_, err := pb.NewKVClient(conn).Range(t.Context(), &pb.RangeRequest{Key: []byte("k")})
+		_, err := pb.NewKVClient(conn).Range(t.Context(), &pb.RangeRequest{Key: []byte("k"), Revision: 2})
 		if status.Code(err) != codes.Internal {
 			t.Errorf("got %v", err)
 		}
