@@ -225,3 +225,36 @@ type rawCodec struct{}
 func (rawCodec) Marshal(v any) ([]byte, error)      { return v.(rawBytes), nil }
 func (rawCodec) Unmarshal(data []byte, v any) error { *v.(*rawBytes) = data; return nil }
 func (rawCodec) Name() string                       { return "proto" }
+
+// TestRangeStreamTargetWithoutOrder: a sort target without an order sorts the
+// whole stream, over all chunks of the backend.
+func TestRangeStreamTargetWithoutOrder(t *testing.T) {
+	var kvs []*mvccpb.KeyValue
+	for i := range int64(40) {
+		kvs = append(kvs, &mvccpb.KeyValue{Key: []byte{'k', byte(i)}, CreateRevision: 2 + i, ModRevision: 100 - i, Version: 1})
+	}
+	var released atomic.Int64
+	s, conn := serve(t, &fake{ranges: rangeOf(t, kvs, 7, &released)}, Config{})
+	stream, err := pb.NewKVClient(conn).RangeStream(t.Context(), &pb.RangeRequest{
+		Key: []byte("k"), RangeEnd: []byte{0}, SortTarget: pb.RangeRequest_MOD,
+	})
+	var got []*mvccpb.KeyValue
+	var m *pb.RangeStreamResponse
+	for err == nil {
+		if m, err = stream.Recv(); err == nil {
+			got = append(got, m.RangeResponse.Kvs...)
+		}
+	}
+	if !errors.Is(err, io.EOF) || len(got) != len(kvs) {
+		t.Fatalf("%d records, then %v", len(got), err)
+	}
+	for i := range got {
+		if want := kvs[len(kvs)-1-i]; !proto.Equal(got[i], want) {
+			t.Errorf("record %d: got %v, want %v", i, got[i], want)
+		}
+	}
+	awaitBudget(t, s, 0)
+	if want := int64(6); released.Load() != want {
+		t.Errorf("%d of %d chunks released", released.Load(), want)
+	}
+}

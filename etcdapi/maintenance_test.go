@@ -84,3 +84,16 @@ func TestSnapshotCut(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusAlarms: an alarm's text in Status has one space, in every build.
+func TestStatusAlarms(t *testing.T) {
+	f := &fake{status: backends.Status{Header: testHeader, Leader: 7, Alarms: []backends.Alarm{{MemberID: 7, Kind: backends.AlarmNoSpace}}}}
+	_, conn := serve(t, f, Config{})
+	got, err := pb.NewMaintenanceClient(conn).Status(t.Context(), &pb.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "memberID:7 alarm:NOSPACE"; len(got.Errors) != 1 || got.Errors[0] != want {
+		t.Errorf("errors %q, want %q alone", got.Errors, want)
+	}
+}
