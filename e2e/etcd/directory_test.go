@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -297,5 +298,63 @@ func awaitOutput(t *testing.T, s *process.Server, words string) {
 			t.Fatalf("%q did not come:\n%s", words, s.Output())
 		case <-tick.C:
 		}
+	}
+}
+
+// TestDirectoryRestoredByEtcd ensures that etcd serves the same keys, revisions
+// and leases from a snapshot of shim, and from the store of a stopped shim, once etcd's
+// own tool has restored it.
+func TestDirectoryRestoredByEtcd(t *testing.T) {
+	shim := process.Shim(t)
+	fill(t, shim)
+	call(t, shim, func(ctx context.Context, c *grpc.ClientConn) error {
+		if _, err := pb.NewLeaseClient(c).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: 0x1234, TTL: 1000}); err != nil {
+			return err
+		}
+		kv := pb.NewKVClient(c)
+		if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("leased"), Value: []byte("x"), Lease: 0x1234}); err != nil {
+			return err
+		}
+		_, err := kv.Compact(ctx, &pb.CompactionRequest{Revision: 30, Physical: true})
+		return err
+	})
+	want := hashKV(t, shim)
+	dir := t.TempDir()
+	saved := filepath.Join(dir, "saved.db")
+	tool(t, "etcdctl", "--endpoints", shim.Address, "snapshot", "save", saved)
+	shim.Stop()
+	for _, c := range []struct {
+		name string
+		args []string
+	}{
+		{"snapshot", []string{saved}},
+		{"store", []string{filepath.Join(shim.DataDir, "member", "snap", "db"), "--skip-hash-check"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			peer := fmt.Sprintf("http://127.0.0.1:%d", process.Port(t))
+			founding := []string{"--name", "default", "--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer}
+			restored := filepath.Join(dir, c.name)
+			tool(t, "etcdutl", append(append([]string{"snapshot", "restore", "--data-dir", restored}, founding...), c.args...)...)
+			etcd := process.Start(t, process.Binary(t, "etcd"), process.Port(t), restored, append(founding, "--listen-peer-urls", peer)...)
+			etcd.WaitReady(t)
+			if got := hashKV(t, etcd); got != want {
+				t.Errorf("hash %s, want %s as on shim", got, want)
+			}
+			call(t, etcd, func(ctx context.Context, c *grpc.ClientConn) error {
+				r, err := pb.NewLeaseClient(c).LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: 0x1234, Keys: true})
+				if err == nil && (r.GrantedTTL != 1000 || len(r.Keys) != 1 || string(r.Keys[0]) != "leased") {
+					t.Errorf("the lease is %v", r)
+				}
+				return err
+			})
+		})
+	}
+}
+
+// tool runs etcdctl or etcdutl, which must succeed.
+func tool(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(process.Binary(t, name), args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}
 }
