@@ -148,11 +148,14 @@ func opsCost(ops []backends.Op) (cost int64) {
 	return cost
 }
 
-// checkQuota refuses a request of some cost that the store has no room for, and
-// raises the alarm.
+// checkQuota refuses a request of some cost that the store or its disk has no
+// room for, and raises the alarm. That the disk is full counts even after
+// somebody cleared the alarm: the log would fill up what is left, and then the
+// member could not even delete.
 func (b *Backend) checkQuota(ctx context.Context, cost int64) error {
 	quota := b.config.QuotaBytes
-	if cost == 0 || quota < 0 || b.store.Size()+b.store.LayerBytes()+cost < quota {
+	fits := quota < 0 || b.store.Size()+b.store.LayerBytes()+cost < quota
+	if cost == 0 || fits && !b.noRoom.Load() {
 		return nil
 	}
 	if err := b.raiseNoSpace(ctx); err != nil {

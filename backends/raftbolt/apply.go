@@ -43,7 +43,7 @@ func (m *machine) applyCommand(e replica.Entry, b []byte) error {
 		out = outcome{err: backends.ErrOutcomeUnknown}
 	}
 	if w != nil {
-		out.term = e.Term
+		out.term, out.applied = e.Term, true
 		w.outcome <- out
 	}
 	return err

@@ -242,7 +242,7 @@ func (b *Backend) send(c *command) (*waiter, error) {
 func (b *Backend) await(ctx context.Context, w *waiter) (outcome, error) {
 	select {
 	case out := <-w.outcome:
-		b.waiters.recycle(w)
+		b.waiters.recycle(w, out)
 		return out, out.err
 	case <-ctx.Done():
 	}
@@ -251,7 +251,7 @@ func (b *Backend) await(ctx context.Context, w *waiter) (outcome, error) {
 	}
 	// It is being applied right now: its outcome is worth the moment.
 	out := <-w.outcome
-	b.waiters.recycle(w)
+	b.waiters.recycle(w, out)
 	return out, out.err
 }
 

@@ -36,8 +36,10 @@ type Backend struct {
 
 	// ready is closed once requests can be served.
 	ready chan struct{}
-	// full has a token when the disk had no room for a flush.
-	full chan struct{}
+	// full has a token when the disk had no room for a flush, and noRoom is set
+	// from then until a flush succeeds.
+	full   chan struct{}
+	noRoom atomic.Bool
 
 	// running ends when Close begins.
 	running context.Context
@@ -142,8 +144,12 @@ func (b *Backend) openStore() (err error) {
 		Path: b.dir.store(), NoSync: b.config.UnsafeNoFsync, QuotaBytes: max(b.config.QuotaBytes, 0),
 		Logger: b.env.Logger, Clock: b.env.Clock,
 		CompactBatch: b.config.CompactionBatchLimit, CompactPause: b.config.CompactionSleepInterval,
-		OnDurable: b.durable.set,
+		OnDurable: func(index uint64) {
+			b.noRoom.Store(false)
+			b.durable.set(index)
+		},
 		OnNoSpace: func() {
+			b.noRoom.Store(true)
 			select {
 			case b.full <- struct{}{}:
 			default:

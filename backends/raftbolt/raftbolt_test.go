@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
 )
 
 func TestRestartKeepsEverything(t *testing.T) {
@@ -403,5 +404,25 @@ func TestWatchOfStore(t *testing.T) {
 	}
 	if events != 2 {
 		t.Errorf("%d events", events)
+	}
+}
+
+// TestLateDropSparesOthers ensures that a proposal which the node drops after its
+// request gave up does not end another request, whose command is on its way.
+func TestLateDropSparesOthers(t *testing.T) {
+	b := &Backend{waiters: newWaiters(1, 2)}
+	for range 100 { // the pool gives a waiter back most of the time
+		late, _ := b.waiters.register()
+		b.waiters.advance(0)
+		if _, err := b.await(context.Background(), late); !errors.Is(err, backends.ErrOutcomeUnknown) {
+			t.Fatalf("a request that took too long ended with %v", err)
+		}
+		other, _ := b.waiters.register()
+		late.dropped(replica.ErrDropped)
+		select {
+		case out := <-other.outcome:
+			t.Fatalf("another request was told %v", out.err)
+		default:
+		}
 	}
 }

@@ -15,6 +15,8 @@ type outcome struct {
 	// revision is the store's after it, and term that of its entry.
 	revision int64
 	term     uint64
+	// applied: the command was applied, and nothing more will be heard of it.
+	applied bool
 }
 
 // discard lets go of what an outcome that nobody reads holds.
@@ -86,9 +88,14 @@ func (s *waiters) drop(counter uint64, err error) {
 	}
 }
 
-// recycle gives a waiter back whose outcome was received. One that gave up must
-// not be: its command may still be dropped.
-func (s *waiters) recycle(w *waiter) { s.free.Put(w) }
+// recycle gives a waiter back whose outcome was received, if its command was
+// applied. Of one that gave up, or whose time was over, the command may still be
+// dropped, and that must not end another request.
+func (s *waiters) recycle(w *waiter, out outcome) {
+	if out.applied {
+		s.free.Put(w)
+	}
+}
 
 // advance moves the registry's clock by one tick, and ends the wait of those that
 // were registered at least age ticks ago.
