@@ -46,10 +46,11 @@ type server struct {
 	done chan error
 }
 
-// startServer starts shim on dir and addr and returns once it is ready.
-func startServer(t *testing.T, bin, dir, addr string) *server {
+// startServer starts shim on dir and addr, with more flags if given, and returns
+// once it is ready.
+func startServer(t *testing.T, bin, dir, addr string, flags ...string) *server {
 	t.Helper()
-	cmd := exec.Command(bin, "--data-dir", dir, "--listen-client-urls", "http://"+addr, "--advertise-client-urls", "http://"+addr)
+	cmd := exec.Command(bin, append([]string{"--data-dir", dir, "--listen-client-urls", "http://" + addr, "--advertise-client-urls", "http://" + addr}, flags...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

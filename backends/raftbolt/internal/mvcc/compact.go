@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -114,7 +115,13 @@ func (s *Store) compactor() {
 func (s *Store) compactTo(target int64) error {
 	// The file must know of the compaction before it lacks anything: else a
 	// restart could go back to a revision that was removed.
-	if err := s.Flush(s.stopped); err != nil {
+	err := s.Flush(s.stopped)
+	for errors.Is(err, backends.ErrNoSpace) {
+		if err = s.pause(noSpaceRetry); err == nil {
+			err = s.Flush(s.stopped)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	for wait := s.pins.below(target); wait != nil; wait = s.pins.below(target) {
@@ -145,7 +152,7 @@ func (s *Store) compactTo(target int64) error {
 		}
 		removed += len(doomed)
 	}
-	err := s.writeRetrying(func(tx *bolt.Tx) error {
+	err = s.writeRetrying(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucketMeta)).Put([]byte(metaFinishedCompact), metaRevision(target))
 	})
 	if err != nil {

@@ -36,7 +36,8 @@ type Config struct {
 	FlushBytes    int64
 	FlushInterval time.Duration
 	// LayerBytes bounds the memory of writes not yet in bbolt (default 64 MiB).
-	// EndEntry blocks while there is more.
+	// EndEntry blocks while there is more; on a full disk, while there is four
+	// times as much.
 	LayerBytes int64
 	// RingBytes bounds the memory of recent events kept for watchers (default 32 MiB).
 	RingBytes int64

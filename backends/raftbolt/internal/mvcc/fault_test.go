@@ -208,7 +208,8 @@ func TestTruncatedUnderneath(t *testing.T) {
 }
 
 // TestNoSpace ensures that a full disk keeps writes in memory, is told once,
-// leaves reads alone, holds up writers at the layer's bound, and mends itself.
+// leaves reads alone, fails who asks for a flush, lets more writes into the layer
+// and holds them up at its bound for full disks, and mends itself.
 func TestNoSpace(t *testing.T) {
 	var full atomic.Bool
 	told, waits := make(chan struct{}, 10), make(chan struct{}, 10)
@@ -242,6 +243,12 @@ func TestNoSpace(t *testing.T) {
 	if b.s.LayerBytes() == 0 || b.durable.Load() != 1 {
 		t.Errorf("layer %d bytes, durable %d", b.s.LayerBytes(), b.durable.Load())
 	}
+	if err := b.s.Flush(context.Background()); !errors.Is(err, backends.ErrNoSpace) {
+		t.Errorf("flush on a full disk: %v", err)
+	}
+	for range 3 * 100 { // beyond the bound, below that for full disks
+		b.put("b", strings.Repeat("x", 1000))
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -255,7 +262,7 @@ func TestNoSpace(t *testing.T) {
 		t.Error("writes did not wait")
 	case <-time.After(20 * time.Millisecond):
 	}
-	if n := b.s.LayerBytes(); n > b.cfg.LayerBytes+5000 {
+	if n := b.s.LayerBytes(); n > fullDiskLayers*b.cfg.LayerBytes+5000 {
 		t.Errorf("layer of %d bytes", n)
 	}
 	full.Store(false)

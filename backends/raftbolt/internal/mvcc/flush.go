@@ -52,6 +52,7 @@ func (s *Store) flusher() {
 			due = nil
 			err := s.flush()
 			if errors.Is(err, backends.ErrNoSpace) {
+				s.missed(err)
 				if !noSpace {
 					noSpace = true
 					s.log.Error("no room to flush; writes stay in memory and the log", zap.Error(err))
@@ -72,6 +73,21 @@ func (s *Store) flusher() {
 			due = start(s.cfg.FlushInterval)
 		}
 	}
+}
+
+// missed notes that a flush found no room. Who waits for the flush is told, and
+// who waits for the layer looks at its bound again, which is another now.
+func (s *Store) missed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noRoom = err
+	s.misses++
+	if s.full != nil {
+		close(s.full)
+		s.full = nil
+	}
+	close(s.flushed)
+	s.flushed = make(chan struct{})
 }
 
 // dirty tells whether a boundary is not flushed.

@@ -94,8 +94,9 @@ func (s *Store) commitLocked(next state, changes []*HistoryEvent, ops []bucketOp
 }
 
 // EndEntry marks a raft-entry boundary: everything committed so far belongs to
-// log positions up to a.Index. It blocks while the layer is above LayerBytes. It
-// fails when the store has failed (with the error OnFatal got) or is closed.
+// log positions up to a.Index. It blocks while the layer is above LayerBytes;
+// above fullDiskLayers of them while the disk is full, so that what was under way
+// does not stand before the alarm and the deletes that come now. It fails when the store has failed (with the error OnFatal got) or is closed.
 func (s *Store) EndEntry(a Applied) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +111,7 @@ func (s *Store) EndEntry(a Applied) error {
 	if wasClean || l.bytes >= s.cfg.FlushBytes || s.want > l.durable {
 		s.kickFlusher()
 	}
-	for l.bytes+l.frozenBytes >= s.cfg.LayerBytes && s.stopped.Err() == nil {
+	for l.bytes+l.frozenBytes >= s.layerBound() && s.stopped.Err() == nil {
 		if s.full == nil {
 			s.full = make(chan struct{})
 			s.log.Warn("writes wait for the flush of the layer", zap.Int64("layer-bytes", l.bytes+l.frozenBytes))
@@ -128,6 +129,19 @@ func (s *Store) EndEntry(a Applied) error {
 		return s.ended()
 	}
 	return nil
+}
+
+// fullDiskLayers is how many times LayerBytes the layer may hold while the disk
+// is full: twice what the node has under way with the defaults, and as much again
+// for deletes, of which a million fit.
+const fullDiskLayers = 4
+
+// layerBound is from where on EndEntry blocks. Caller holds mu.
+func (s *Store) layerBound() int64 {
+	if s.noRoom != nil {
+		return fullDiskLayers * s.cfg.LayerBytes
+	}
+	return s.cfg.LayerBytes
 }
 
 // freeze cuts the layer at its last boundary for a flush. It returns false when
@@ -166,6 +180,7 @@ func (s *Store) thaw() Applied {
 	l.durable = l.frozen.seq
 	s.applied = l.frozen.applied
 	l.frozenOps, l.frozenBytes, l.busy = nil, 0, false
+	s.noRoom = nil
 	s.sizes.layer.Store(l.bytes)
 	if s.full != nil && l.bytes < s.cfg.LayerBytes {
 		close(s.full)
@@ -178,7 +193,7 @@ func (s *Store) thaw() Applied {
 
 // Flush makes everything applied before the call durable: up to the next
 // EndEntry when an entry is under way. The applier must not call it within an
-// entry.
+// entry. ErrNoSpace when the disk has no room for it.
 func (s *Store) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	target := s.layer.seq
@@ -194,13 +209,25 @@ func (s *Store) flushBoundary(ctx context.Context) error {
 	return s.flushTo(ctx, target)
 }
 
-// flushTo waits until the sequence number is durable.
+// patientMisses is how many flushes without room a wait for one outlasts: the
+// first may have begun before the wait, when there was no room yet.
+const patientMisses = 2
+
+// flushTo waits until the sequence number is durable. ErrNoSpace when the disk
+// has no room for it.
 func (s *Store) flushTo(ctx context.Context, target uint64) error {
+	s.mu.Lock()
+	enough := s.misses + patientMisses
+	s.mu.Unlock()
 	for {
 		s.mu.Lock()
 		if s.layer.durable >= target {
 			s.mu.Unlock()
 			return nil
+		}
+		if noRoom := s.noRoom; noRoom != nil && s.misses >= enough {
+			s.mu.Unlock()
+			return noRoom
 		}
 		s.want = max(s.want, target)
 		flushed := s.flushed

@@ -26,10 +26,14 @@ type Store struct {
 	layer layer
 	// full is closed, when not nil, once the layer has room again.
 	full chan struct{}
-	// flushed is closed and replaced after each flush; want is the highest
-	// sequence number somebody waits for.
+	// flushed is closed and replaced after each flush, also one that found no
+	// room; want is the highest sequence number somebody waits for.
 	flushed chan struct{}
 	want    uint64
+	// noRoom is why the last flush found no room, nil once one succeeded; misses
+	// counts those that found none.
+	noRoom error
+	misses uint64
 	// applied is what the last flush wrote.
 	applied Applied
 

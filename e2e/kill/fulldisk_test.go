@@ -1,0 +1,310 @@
+package kill
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// smallDisk holds the log's segments and a store of some 30 MiB.
+	smallDisk = "80m"
+	largeDisk = "600m"
+	// fillTimeout bounds how long it may take until a disk is full, or until space
+	// that was freed is noticed.
+	fillTimeout = 90 * time.Second
+	// stepTimeout bounds one request, and is longer than the server's own time-out.
+	stepTimeout = 20 * time.Second
+)
+
+// smallDiskAt mounts a small file system and returns how to make it large. The
+// test needs the right to mount.
+func smallDiskAt(t *testing.T, dir string) (enlarge func()) {
+	t.Helper()
+	mount := func(flags uintptr, size string) {
+		if err := syscall.Mount("shim-full-disk", dir, "tmpfs", flags, "size="+size); err != nil {
+			t.Fatalf("mount a tmpfs of %s on %s: %v (this test must run as root, in a mount namespace that may mount)", size, dir, err)
+		}
+	}
+	mount(0, smallDisk)
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	return func() { mount(syscall.MS_REMOUNT, largeDisk) }
+}
+
+// filler fills a disk and knows what must be there.
+type filler struct {
+	t       *testing.T
+	value   int // bytes of a value
+	writers int
+
+	mu    sync.Mutex
+	acked map[string]byte
+	// unknown are keys whose put ended without an answer.
+	unknown map[string]byte
+}
+
+func (f *filler) content(b byte) []byte { return bytes.Repeat([]byte{b}, f.value) }
+
+// fill puts until every writer is told that there is no space.
+func (f *filler) fill(conn *grpc.ClientConn, round int) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), fillTimeout)
+	defer cancel()
+	var writers sync.WaitGroup
+	for w := range f.writers {
+		writers.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				key, b := fmt.Sprintf("full/%d/%02d/%06d", round, w, n), byte('a'+n%26)
+				_, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte(key), Value: f.content(b)})
+				f.mu.Lock()
+				switch {
+				case err == nil:
+					f.acked[key] = b
+				case status.Code(err) == codes.Unavailable:
+					f.unknown[key] = b
+				}
+				f.mu.Unlock()
+				switch {
+				case err == nil, status.Code(err) == codes.Unavailable:
+				case strings.Contains(err.Error(), "too many requests"): // certainly not done
+				case isNoSpace(err):
+					return
+				default:
+					f.t.Errorf("put on a disk that fills up: %v", err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	if ctx.Err() != nil {
+		f.t.Fatalf("the disk was not reported full within %v, after %d writes", fillTimeout, len(f.acked))
+	}
+}
+
+func isNoSpace(err error) bool {
+	return status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "database space exceeded")
+}
+
+// verify compares every key with what was acknowledged.
+func (f *filler) verify(conn *grpc.ClientConn, when string) {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), fillTimeout)
+	defer cancel()
+	found := map[string]byte{}
+	for from := "full/"; ; {
+		resp, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(from), RangeEnd: []byte("full0"), Limit: 16})
+		if err != nil {
+			f.t.Fatalf("%s: read: %v", when, err)
+		}
+		for _, kv := range resp.Kvs {
+			if len(kv.Value) != f.value || !bytes.Equal(kv.Value, f.content(kv.Value[0])) {
+				f.t.Fatalf("%s: %s has a value of %d bytes that nobody wrote", when, kv.Key, len(kv.Value))
+			}
+			found[string(kv.Key)] = kv.Value[0]
+			from = string(kv.Key) + "\x00"
+		}
+		if !resp.More {
+			break
+		}
+	}
+	lost, extra := 0, 0
+	for k, b := range f.acked {
+		if found[k] != b {
+			lost++
+		}
+	}
+	for k, b := range found {
+		if f.acked[k] != b && f.unknown[k] != b {
+			extra++
+		}
+	}
+	if lost > 0 || extra > 0 {
+		f.t.Fatalf("%s: %d of %d acknowledged writes are lost, %d keys are there that must not be", when, lost, len(f.acked), extra)
+	}
+}
+
+// remove deletes some keys and compacts, which a full disk must not prevent.
+func (f *filler) remove(conn *grpc.ClientConn, n int, when string) {
+	f.t.Helper()
+	kv := pb.NewKVClient(conn)
+	revision := int64(0)
+	for key := range f.acked {
+		if n--; n < 0 {
+			break
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
+		resp, err := kv.DeleteRange(ctx, &pb.DeleteRangeRequest{Key: []byte(key)})
+		cancel()
+		if err != nil || resp.Deleted != 1 {
+			f.t.Fatalf("%s: delete %s: %v, %v", when, key, resp, err)
+		}
+		delete(f.acked, key)
+		revision = resp.Header.Revision
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
+	defer cancel()
+	if _, err := kv.Compact(ctx, &pb.CompactionRequest{Revision: revision}); err != nil {
+		f.t.Fatalf("%s: compact: %v", when, err)
+	}
+}
+
+func raised(t *testing.T, conn *grpc.ClientConn) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
+	defer cancel()
+	resp, err := pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})
+	if err != nil {
+		t.Fatalf("list alarms: %v", err)
+	}
+	for _, a := range resp.Alarms {
+		if a.Alarm == pb.AlarmType_NOSPACE {
+			return true
+		}
+	}
+	return false
+}
+
+func disarm(t *testing.T, conn *grpc.ClientConn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
+	defer cancel()
+	if _, err := pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_NOSPACE, MemberID: memberID(t, conn)}); err != nil {
+		t.Fatalf("disarm: %v", err)
+	}
+}
+
+func memberID(t *testing.T, conn *grpc.ClientConn) uint64 {
+	t.Helper()
+	resp, err := pb.NewMaintenanceClient(conn).Status(context.Background(), &pb.StatusRequest{})
+	if err != nil {
+		t.Fatalf("status: %v", err)
+	}
+	return resp.Header.MemberId
+}
+
+// TestFullDisk ensures that a disk without room raises the alarm, costs no
+// acknowledged write, leaves reads, deletes, compaction, a kill, a restart and a
+// stop possible, and is got over once there is room.
+func TestFullDisk(t *testing.T) {
+	mounted := t.TempDir()
+	testFullDisk(t, &filler{value: 4 << 10, writers: 8}, filepath.Join(mounted, "data"), smallDiskAt(t, mounted))
+}
+
+// TestFullStoreDisk is TestFullDisk with the log on another disk, and with more
+// under way than the memory for writes that wait for the disk.
+func TestFullStoreDisk(t *testing.T) {
+	mounted := t.TempDir()
+	testFullDisk(t, &filler{value: 1 << 20, writers: 120}, filepath.Join(mounted, "data"), smallDiskAt(t, mounted),
+		"--wal-dir", filepath.Join(t.TempDir(), "wal"))
+}
+
+func testFullDisk(t *testing.T, f *filler, dir string, enlarge func(), flags ...string) {
+	f.t, f.acked, f.unknown = t, map[string]byte{}, map[string]byte{}
+	bin, addr := *binary, freeAddr(t)
+	if bin == "" {
+		bin = buildShim(t)
+	}
+	srv := startServer(t, bin, dir, addr, flags...)
+	defer func() {
+		if t.Failed() {
+			t.Logf("shim's log:\n%s", srv.log)
+		}
+	}()
+	conn := srv.dial(t)
+	defer func() { _ = conn.Close() }()
+	f.fill(conn, 0)
+	if !raised(t, conn) {
+		t.Error("writes are refused, but the alarm is not raised")
+	}
+	f.verify(conn, "on the full disk")
+	f.remove(conn, 8, "on the full disk")
+	f.verify(conn, "on the full disk, after deletes")
+
+	// The operator clears the alarm although nothing was done about the disk.
+	disarm(t, conn)
+	f.fill(conn, 1)
+	f.verify(conn, "after a hasty disarm")
+	f.remove(conn, 8, "after a hasty disarm")
+
+	srv.kill(t)
+	srv = startServer(t, bin, dir, addr, flags...)
+	f.verify(conn, "after a kill on the full disk")
+	f.remove(conn, 8, "after a kill on the full disk")
+
+	endFull(t, srv)
+	srv = startServer(t, bin, dir, addr, flags...)
+	f.verify(conn, "after a stop on the full disk")
+
+	enlarge()
+	await(t, "room is noticed", func() bool {
+		disarm(t, conn)
+		return f.putLate(conn)
+	})
+	f.verify(conn, "on the enlarged disk")
+	srv.terminate(t)
+	srv = startServer(t, bin, dir, addr, flags...)
+	f.verify(conn, "after all")
+	if raised(t, conn) {
+		t.Error("the alarm is raised again though there is room")
+	}
+	srv.terminate(t)
+}
+
+// endFull sends SIGTERM on a full disk. The stop cannot be clean, and must say
+// why; nor must it take long.
+func endFull(t *testing.T, srv *server) {
+	t.Helper()
+	if err := srv.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-srv.done:
+		if err == nil || !strings.Contains(srv.log.String(), "bytes free") {
+			t.Fatalf("on a full disk shim ended with %v\n%s", err, srv.log)
+		}
+	case <-time.After(stepTimeout):
+		_ = srv.cmd.Process.Kill()
+		t.Fatalf("on a full disk shim did not end within %v of SIGTERM", stepTimeout)
+	}
+}
+
+// putLate tries a put that must succeed once there is room again.
+func (f *filler) putLate(conn *grpc.ClientConn) bool {
+	f.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
+	defer cancel()
+	_, err := pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte("full/late"), Value: f.content('z')})
+	if err != nil && !isNoSpace(err) {
+		f.t.Fatalf("put on the enlarged disk: %v", err)
+	}
+	if err == nil {
+		f.acked["full/late"] = 'z'
+	}
+	return err == nil
+}
+
+// await waits for what the server does by itself.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(fillTimeout); !holds(); time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v: not %s", fillTimeout, what)
+		}
+	}
+}
