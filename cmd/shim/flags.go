@@ -76,7 +76,7 @@ var flagSpecs = []flagSpec{
 	{groupMember, "max-request-bytes", uint64(1572864), works, "Largest request in bytes."},
 	{groupMember, "max-concurrent-streams", uint64(4294967295), works, "Largest number of streams at a time on one connection."},
 	{groupMember, "grpc-keepalive-min-time", 5 * time.Second, works, "Shortest time between two pings of a client."},
-	{groupMember, "grpc-keepalive-interval", 2 * time.Hour, works, "Time between pings to a silent client. (0: never)"},
+	{groupMember, "grpc-keepalive-interval", 2 * time.Hour, works, "Time between pings to a silent client. (0: 2h)"},
 	{groupMember, "grpc-keepalive-timeout", 20 * time.Second, works, "Time after an unanswered ping at which the connection is closed."},
 	{groupMember, "initial-election-tick-advance", true, inert, "a single voter does not wait for an election"},
 	{groupMember, "listen-peer-urls", "http://localhost:2380", inert, whyOneMember},
