@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,9 +24,16 @@ var version = "0.1.0-dev"
 func main() {
 	if err := newApp().Run(os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, "shim:", err)
+		var usage usageError
+		if errors.As(err, &usage) {
+			os.Exit(2) // as etcd does
+		}
 		os.Exit(1)
 	}
 }
+
+// usageError is a command line that cannot be read.
+type usageError struct{ error }
 
 func newApp() *cli.App {
 	cli.VersionPrinter = func(c *cli.Context) { printVersion(c.App.Writer) }
@@ -41,7 +49,7 @@ func newApp() *cli.App {
 		Flags:                cliFlags(),
 		EnableBashCompletion: false,
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			return fmt.Errorf("%w (shim --help lists the flags)", err)
+			return usageError{fmt.Errorf("%w (shim --help lists the flags)", err)}
 		},
 		Action: func(c *cli.Context) error {
 			o, err := parseOptions(c)
