@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/etcdshim/shim/backends"
 )
@@ -209,5 +211,39 @@ func TestCompact(t *testing.T) {
 	_, err = m.Range(context.Background(), &backends.RangeRequest{RangeOptions: *get("a", 4).Range})
 	if !errors.Is(err, backends.ErrCompacted) {
 		t.Errorf("range below: %v", err)
+	}
+}
+
+// TestDeletedRecordsOutliveCompaction ensures that the deleted records of a Txn,
+// which are read after it, are all there though a compaction overtook the reader,
+// and that the compaction goes on once they were read.
+func TestDeletedRecordsOutliveCompaction(t *testing.T) {
+	m := openIn(t, t.TempDir(), nil)
+	const n = 100 // of 10 KiB: several chunks
+	value := strings.Repeat("v", 10<<10)
+	for i := range n {
+		m.put(fmt.Sprintf("key/%03d", i), value)
+	}
+	r, err := m.txn(one(del("key/", "key0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := m.put("later", "x")
+	if _, err := m.Compact(context.Background(), &backends.CompactRequest{Revision: last}); err != nil {
+		t.Fatal(err)
+	}
+	kvs := drain(t, r.Responses[0].Delete.PrevKVs)
+	if len(kvs) != n {
+		t.Fatalf("%d deleted records, want %d", len(kvs), n)
+	}
+	for _, kv := range kvs {
+		if string(kv.Value) != value {
+			t.Fatalf("%s has a value of %d bytes", kv.Key, len(kv.Value))
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := m.store.CompactDone(ctx, last); err != nil {
+		t.Errorf("the compaction does not end: %v", err)
 	}
 }
