@@ -61,7 +61,7 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	failed := make(chan error, 1)
-	backend, err := openBackend(ctx, o, backends.Env{
+	env := backends.Env{
 		Logger: log, Metrics: registry, Clock: backends.SystemClock{},
 		Fatal: func(err error) {
 			select {
@@ -69,8 +69,9 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 			default:
 			}
 		},
-	})
-	if err != nil {
+	}
+	backend, err := openOrSignal(ctx, o, env, signals)
+	if err != nil || backend == nil {
 		return err
 	}
 	server, err := etcdapi.New(backend, o.api(log, registry))
@@ -119,6 +120,28 @@ func afterSignal(signals <-chan os.Signal, stop func() error) error {
 		return err
 	case <-signals:
 		return errSecondSignal
+	}
+}
+
+// openOrSignal opens the backend, which may take long: the log is recovered and
+// the index built. A signal meanwhile ends the process as a kill would, which a
+// start survives at any point; then both results are nil.
+func openOrSignal(ctx context.Context, o options, env backends.Env, signals <-chan os.Signal) (backends.Backend, error) {
+	type opened struct {
+		backends.Backend
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		b, err := openBackend(ctx, o, env)
+		done <- opened{b, err}
+	}()
+	select {
+	case r := <-done:
+		return r.Backend, r.err
+	case s := <-signals:
+		env.Logger.Info("received signal while starting; shutting down", zap.String("signal", s.String()))
+		return nil, nil
 	}
 }
 

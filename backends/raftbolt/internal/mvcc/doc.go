@@ -37,10 +37,11 @@
 // bbolt commits are synced (unless Config.NoSync). A flush happens when the
 // layer holds FlushBytes, when its oldest write is FlushInterval old, and when
 // Flush, Snapshot, HashKV, Defragment or a compaction asks. Before it, the file
-// system must have room for it; if it has not, the layer is kept, OnNoSpace is
-// called, reads go on, and the flush is tried again; who waits for it gets
-// ErrNoSpace. Any other failed commit is
-// final: OnFatal is called, and every write fails from then on.
+// system must have room for it beyond the file's own free pages, which count so
+// that deletes can free a full disk; if it has not, the layer is kept, OnNoSpace
+// is called, reads go on, and the flush is tried again; who waits for it gets
+// ErrNoSpace. Any other failed commit is final: OnFatal is called, and every write
+// fails from then on.
 //
 // # Files
 //
