@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -26,5 +29,28 @@ func TestSignalWhileStarting(t *testing.T) {
 	b, err := openOrSignal(context.Background(), options{backend: "slow://"}, backends.Env{Logger: zap.NewNop()}, signals)
 	if b != nil || err != nil {
 		t.Errorf("got %v, %v", b, err)
+	}
+}
+
+// TestSecondSignal ensures that a second signal ends a stop that takes long, and
+// that the echo of the first does not.
+func TestSecondSignal(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	signals := make(chan os.Signal, 1)
+	signals <- syscall.SIGTERM
+	stuck := func() error { <-release; return nil }
+	if err := afterSignal(signals, time.Now().Add(-time.Second), stuck); !errors.Is(err, errSecondSignal) {
+		t.Errorf("a second signal gave %v", err)
+	}
+	signals <- syscall.SIGTERM
+	taken := func() error {
+		for len(signals) > 0 {
+			runtime.Gosched()
+		}
+		return nil
+	}
+	if err := afterSignal(signals, time.Now().Add(time.Hour), taken); err != nil {
+		t.Errorf("the echo of the first signal gave %v", err)
 	}
 }
