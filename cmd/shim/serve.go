@@ -70,7 +70,7 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 			}
 		},
 	}
-	backend, err := openOrSignal(ctx, o, env, signals)
+	backend, err := openOrSignal(func() (backends.Backend, error) { return openBackend(ctx, o, env) }, signals, log)
 	if err != nil || backend == nil {
 		return err
 	}
@@ -135,21 +135,21 @@ func afterSignal(signals <-chan os.Signal, first time.Time, stop func() error) e
 // openOrSignal opens the backend, which may take long: the log is recovered and
 // the index built. A signal meanwhile ends the process as a kill would, which a
 // start survives at any point; then both results are nil.
-func openOrSignal(ctx context.Context, o options, env backends.Env, signals <-chan os.Signal) (backends.Backend, error) {
+func openOrSignal(open func() (backends.Backend, error), signals <-chan os.Signal, log *zap.Logger) (backends.Backend, error) {
 	type opened struct {
 		backends.Backend
 		err error
 	}
 	done := make(chan opened, 1)
 	go func() {
-		b, err := openBackend(ctx, o, env)
+		b, err := open()
 		done <- opened{b, err}
 	}()
 	select {
 	case r := <-done:
 		return r.Backend, r.err
 	case s := <-signals:
-		env.Logger.Info("received signal while starting; shutting down", zap.String("signal", s.String()))
+		log.Info("received signal while starting; shutting down", zap.String("signal", s.String()))
 		return nil, nil
 	}
 }
