@@ -61,9 +61,6 @@ type Config struct {
 	CompactionBatchLimit    int
 	CompactionSleepInterval time.Duration
 
-	// SnapshotCount is accepted for etcd's sake. The log is cut when the store is
-	// synced, whatever the number of entries.
-	SnapshotCount uint64
 	// SnapshotCatchupEntries is how many entries below the store's durable index
 	// the log keeps for slow members.
 	SnapshotCatchupEntries uint64
@@ -83,7 +80,6 @@ func DefaultConfig() Config {
 		AutoCompactionRetention:  "0",
 		CompactionBatchLimit:     1000,
 		CompactionSleepInterval:  10 * time.Millisecond,
-		SnapshotCount:            10000,
 		SnapshotCatchupEntries:   5000,
 	}
 }
@@ -100,7 +96,6 @@ func (c Config) withDefaults() Config {
 	fill(&c.AutoCompactionRetention, d.AutoCompactionRetention)
 	fill(&c.CompactionBatchLimit, d.CompactionBatchLimit)
 	fill(&c.CompactionSleepInterval, d.CompactionSleepInterval)
-	fill(&c.SnapshotCount, d.SnapshotCount)
 	fill(&c.SnapshotCatchupEntries, d.SnapshotCatchupEntries)
 	if len(c.InitialAdvertisePeerURLs) == 0 {
 		c.InitialAdvertisePeerURLs = d.InitialAdvertisePeerURLs
