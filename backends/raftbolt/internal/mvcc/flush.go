@@ -117,7 +117,9 @@ func (s *Store) flush() error {
 	if err != nil {
 		return err
 	}
-	s.cfg.OnDurable(s.thaw().Index)
+	// Told before those who wait for the flush, so that they find it known.
+	s.cfg.OnDurable(s.layer.frozen.applied.Index)
+	s.thaw()
 	// A pinned root costs memory only as writes part from it, which brings us here.
 	s.roots.prune(s.CompactRevision())
 	return nil

@@ -170,7 +170,7 @@ func (s *Store) freeze() bool {
 }
 
 // thaw drops what freeze cut off, after it was committed to the file.
-func (s *Store) thaw() Applied {
+func (s *Store) thaw() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := &s.layer
@@ -188,7 +188,6 @@ func (s *Store) thaw() Applied {
 	}
 	close(s.flushed)
 	s.flushed = make(chan struct{})
-	return s.applied
 }
 
 // Flush makes everything applied before the call durable: up to the next
