@@ -88,7 +88,7 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	case <-server.Ready():
 	case s := <-signals:
 		log.Info("received signal; shutting down", zap.String("signal", s.String()))
-		return afterSignal(signals, time.Now(), stop)
+		return afterSignal(signals, stop)
 	case err := <-failed:
 		return err
 	}
@@ -101,7 +101,7 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	select {
 	case s := <-signals:
 		log.Info("received signal; shutting down", zap.String("signal", s.String()))
-		return afterSignal(signals, time.Now(), stop)
+		return afterSignal(signals, stop)
 	case err := <-failed:
 		// The store cannot be trusted with another write: nothing is flushed.
 		log.Error("the backend failed; stopping", zap.Error(err))
@@ -111,24 +111,15 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	}
 }
 
-// signalEcho is how soon after a signal another one is the same: timeout(1) and
-// some supervisors signal a process and then its group.
-const signalEcho = 10 * time.Millisecond
-
-// afterSignal stops cleanly after the signal that came at first, unless a second
-// one comes.
-func afterSignal(signals <-chan os.Signal, first time.Time, stop func() error) error {
+// afterSignal stops cleanly unless a second signal comes first.
+func afterSignal(signals <-chan os.Signal, stop func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- stop() }()
-	for {
-		select {
-		case err := <-done:
-			return err
-		case <-signals:
-			if time.Since(first) > signalEcho {
-				return errSecondSignal
-			}
-		}
+	select {
+	case err := <-done:
+		return err
+	case <-signals:
+		return errSecondSignal
 	}
 }
 
