@@ -1,4 +1,4 @@
-module github.com/etcdshim/shim/e2e/kill
+module github.com/etcdshim/shim/e2e
 
 go 1.26.0
 
@@ -17,3 +17,5 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
+
+replace github.com/etcdshim/shim => ..

@@ -1,4 +1,6 @@
-package kill
+// Package disk takes the room away from under shim and looks at what it does: what
+// was acknowledged stays, it says why it refuses, and goes on once there is room.
+package disk
 
 import (
 	"bytes"
@@ -15,6 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/etcdshim/shim/e2e/rig"
 )
 
 const (
@@ -216,17 +220,14 @@ func TestFullStoreDisk(t *testing.T) {
 
 func testFullDisk(t *testing.T, f *filler, dir string, enlarge func(), flags ...string) {
 	f.t, f.acked, f.unknown = t, map[string]byte{}, map[string]byte{}
-	bin, addr := *binary, freeAddr(t)
-	if bin == "" {
-		bin = buildShim(t)
-	}
-	srv := startServer(t, bin, dir, addr, flags...)
+	o := rig.Options{Bin: rig.Build(t), Dir: dir, Addr: rig.FreeAddr(t), Flags: flags}
+	srv := rig.Start(t, o)
 	defer func() {
 		if t.Failed() {
-			t.Logf("shim's log:\n%s", srv.log)
+			t.Logf("shim's log:\n%s", srv.Log())
 		}
 	}()
-	conn := srv.dial(t)
+	conn := srv.Dial(t)
 	defer func() { _ = conn.Close() }()
 	f.fill(conn, 0)
 	if !raised(t, conn) {
@@ -242,13 +243,13 @@ func testFullDisk(t *testing.T, f *filler, dir string, enlarge func(), flags ...
 	f.verify(conn, "after a hasty disarm")
 	f.remove(conn, 8, "after a hasty disarm")
 
-	srv.kill(t)
-	srv = startServer(t, bin, dir, addr, flags...)
+	srv.Kill(t)
+	srv = rig.Start(t, o)
 	f.verify(conn, "after a kill on the full disk")
 	f.remove(conn, 8, "after a kill on the full disk")
 
 	endFull(t, srv)
-	srv = startServer(t, bin, dir, addr, flags...)
+	srv = rig.Start(t, o)
 	f.verify(conn, "after a stop on the full disk")
 
 	enlarge()
@@ -257,31 +258,23 @@ func testFullDisk(t *testing.T, f *filler, dir string, enlarge func(), flags ...
 		return f.putLate(conn)
 	})
 	f.verify(conn, "on the enlarged disk")
-	srv.terminate(t)
-	srv = startServer(t, bin, dir, addr, flags...)
+	srv.Terminate(t)
+	srv = rig.Start(t, o)
 	f.verify(conn, "after all")
 	if raised(t, conn) {
 		t.Error("the alarm is raised again though there is room")
 	}
-	srv.terminate(t)
+	srv.Terminate(t)
 }
 
 // endFull sends SIGTERM on a full disk. The stop cannot be clean, and must say
 // why; nor must it take long.
-func endFull(t *testing.T, srv *server) {
+func endFull(t *testing.T, srv *rig.Server) {
 	t.Helper()
-	if err := srv.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-srv.done:
-		log := srv.log.String()
-		if err == nil || !strings.Contains(log, "bytes free") && !strings.Contains(log, "no space left") {
-			t.Fatalf("on a full disk shim ended with %v\n%s", err, log)
-		}
-	case <-time.After(stepTimeout):
-		_ = srv.cmd.Process.Kill()
-		t.Fatalf("on a full disk shim did not end within %v of SIGTERM", stepTimeout)
+	err := srv.Stop(stepTimeout)
+	log := srv.Log()
+	if srv.ExitCode() <= 0 || !strings.Contains(log, "bytes free") && !strings.Contains(log, "no space left") {
+		t.Fatalf("on a full disk shim ended with %v\n%s", err, log)
 	}
 }
 

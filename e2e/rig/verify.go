@@ -1,4 +1,4 @@
-package kill
+package rig
 
 import (
 	"context"
@@ -13,22 +13,33 @@ import (
 // every is the range of all keys.
 var every = []byte{0}
 
-// verifier holds what a restarted server says against the record. It lives over
+// Verifier holds what a restarted server says against the record. It lives over
 // all rounds.
-type verifier struct {
-	rec *record
+type Verifier struct {
+	rec *Record
 	// last is the newest operation known to have taken effect on each key.
-	last map[string]*op
+	last map[string]*Op
 	// seen is the highest revision and compacted the highest compacted revision
 	// that any earlier round saw.
 	seen, compacted int64
-	events          int
-	resolved        int // unanswered operations that turned out to be done
+	// Events is how many events were compared, Resolved how many operations that
+	// were never answered turned out to be done.
+	Events, Resolved int
 }
 
-// verify runs while no client writes; only leases with a short TTL may change
+// NewVerifier makes a verifier of rec.
+func NewVerifier(rec *Record) *Verifier { return &Verifier{rec: rec, last: map[string]*Op{}} }
+
+// Seen is the highest revision, and Compacted the highest compacted revision,
+// that the verifier has seen.
+func (v *Verifier) Seen() int64 { return v.seen }
+
+// Compacted is described with Seen.
+func (v *Verifier) Compacted() int64 { return v.compacted }
+
+// Verify runs while no client writes; only leases with a short TTL may change
 // the store meanwhile.
-func (v *verifier) verify(ctx context.Context, conn *grpc.ClientConn) error {
+func (v *Verifier) Verify(ctx context.Context, conn *grpc.ClientConn) error {
 	kv := pb.NewKVClient(conn)
 	v.rec.Lock()
 	defer v.rec.Unlock()
@@ -74,7 +85,7 @@ func (v *verifier) verify(ctx context.Context, conn *grpc.ClientConn) error {
 
 // compactedRevision asks a watch from the beginning, which a compacted store
 // refuses with the revision.
-func (v *verifier) compactedRevision(ctx context.Context, conn *grpc.ClientConn) (int64, error) {
+func (v *Verifier) compactedRevision(ctx context.Context, conn *grpc.ClientConn) (int64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w, err := pb.NewWatchClient(conn).Watch(ctx)
@@ -109,7 +120,7 @@ func watchFrom(revision int64) *pb.WatchRequest {
 	}}}
 }
 
-func (v *verifier) stateAt(ctx context.Context, kv pb.KVClient, revision int64) (map[string]*mvccpb.KeyValue, error) {
+func (v *Verifier) stateAt(ctx context.Context, kv pb.KVClient, revision int64) (map[string]*mvccpb.KeyValue, error) {
 	resp, err := kv.Range(ctx, &pb.RangeRequest{Key: every, RangeEnd: every, Revision: revision})
 	if err != nil {
 		return nil, fmt.Errorf("range at revision %d: %w", revision, err)
@@ -126,7 +137,7 @@ func (v *verifier) stateAt(ctx context.Context, kv pb.KVClient, revision int64) 
 
 // walk replays every event in (base, now] onto state and explains each. No
 // revision may be missing, so every acknowledged one is among them.
-func (v *verifier) walk(ctx context.Context, conn *grpc.ClientConn, state map[string]*mvccpb.KeyValue, base, now int64) error {
+func (v *Verifier) walk(ctx context.Context, conn *grpc.ClientConn, state map[string]*mvccpb.KeyValue, base, now int64) error {
 	next := max(base+1, 2) // an empty store stands at revision 1
 	if next > now {
 		return nil
@@ -161,7 +172,7 @@ func (v *verifier) walk(ctx context.Context, conn *grpc.ClientConn, state map[st
 			if err := v.explain(state, next, pending[:n]); err != nil {
 				return err
 			}
-			v.events += n
+			v.Events += n
 			pending = pending[n:]
 			next++
 		}
@@ -170,7 +181,7 @@ func (v *verifier) walk(ctx context.Context, conn *grpc.ClientConn, state map[st
 }
 
 // explain finds who made a revision, checks that it is there whole, and applies it.
-func (v *verifier) explain(state map[string]*mvccpb.KeyValue, revision int64, events []*mvccpb.Event) error {
+func (v *Verifier) explain(state map[string]*mvccpb.KeyValue, revision int64, events []*mvccpb.Event) error {
 	o := v.maker(revision, events)
 	if o == nil {
 		return fmt.Errorf("nobody wrote revision %d: %v", revision, events)
@@ -178,7 +189,7 @@ func (v *verifier) explain(state map[string]*mvccpb.KeyValue, revision int64, ev
 	touched := map[string]bool{}
 	for _, e := range events {
 		key := string(e.Kv.Key)
-		if !slices.Contains(o.keys, key) || touched[key] {
+		if !slices.Contains(o.Keys, key) || touched[key] {
 			return fmt.Errorf("revision %d by %v touches %q", revision, o, key)
 		}
 		touched[key] = true
@@ -186,47 +197,47 @@ func (v *verifier) explain(state map[string]*mvccpb.KeyValue, revision int64, ev
 		if (before == nil) != (e.PrevKv == nil) || (before != nil && (e.PrevKv.ModRevision != before.ModRevision || string(e.PrevKv.Value) != string(before.Value))) {
 			return fmt.Errorf("revision %d: previous record of %q is %v, it was %v", revision, key, e.PrevKv, before)
 		}
-		if o.kind == opGuarded && before.GetModRevision() != o.guard {
+		if o.Kind == Guarded && before.GetModRevision() != o.Guard {
 			return fmt.Errorf("guarded write %v took effect on mod revision %d", o, before.GetModRevision())
 		}
-		if o.deletes() != (e.Type == mvccpb.Event_DELETE) {
+		if o.Deletes() != (e.Type == mvccpb.Event_DELETE) {
 			return fmt.Errorf("revision %d by %v is a %v", revision, o, e.Type)
 		}
-		if o.deletes() {
+		if o.Deletes() {
 			delete(state, key)
-		} else if string(e.Kv.Value) != o.value || e.Kv.Lease != o.lease {
+		} else if string(e.Kv.Value) != o.Value || e.Kv.Lease != o.Lease {
 			return fmt.Errorf("revision %d by %v has value %q and lease %d", revision, o, e.Kv.Value, e.Kv.Lease)
 		} else {
 			state[key] = e.Kv
 		}
 		v.last[key] = o
 	}
-	for _, key := range o.keys {
-		if !touched[key] && (!o.deletes() || (state[key] != nil && o.kind == opRevoke)) {
+	for _, key := range o.Keys {
+		if !touched[key] && (!o.Deletes() || (state[key] != nil && o.Kind == Revoke)) {
 			return fmt.Errorf("revision %d by %v is only half there: %q is missing", revision, o, key)
 		}
 	}
-	o.rev = revision
+	o.Rev = revision
 	v.rec.acked[revision] = o
 	return nil
 }
 
 // maker returns the operation that made a revision: the one acknowledged with it,
 // else one that was never answered, else the expiry of a lease.
-func (v *verifier) maker(revision int64, events []*mvccpb.Event) *op {
+func (v *Verifier) maker(revision int64, events []*mvccpb.Event) *Op {
 	if o := v.rec.acked[revision]; o != nil {
 		return o
 	}
 	if events[0].Type == mvccpb.Event_PUT {
-		if o := v.rec.unknown[string(events[0].Kv.Value)]; o != nil && o.rev == 0 {
-			v.resolved++
+		if o := v.rec.unknown[string(events[0].Kv.Value)]; o != nil && o.Rev == 0 {
+			v.Resolved++
 			return o
 		}
 		return nil
 	}
 	for _, o := range v.rec.unknownDeletes[string(events[0].Kv.Key)] {
-		if o.rev == 0 {
-			v.resolved++
+		if o.Rev == 0 {
+			v.Resolved++
 			return o
 		}
 	}
@@ -237,12 +248,12 @@ func (v *verifier) maker(revision int64, events []*mvccpb.Event) *op {
 		}
 		keys = append(keys, string(e.Kv.Key))
 	}
-	return &op{kind: opExpire, keys: keys}
+	return &Op{Kind: Expire, Keys: keys}
 }
 
 // checkState compares every key at revision now with the newest operation on it,
 // and with the replayed history.
-func (v *verifier) checkState(ctx context.Context, kv pb.KVClient, replayed map[string]*mvccpb.KeyValue, now int64) error {
+func (v *Verifier) checkState(ctx context.Context, kv pb.KVClient, replayed map[string]*mvccpb.KeyValue, now int64) error {
 	state, err := v.stateAt(ctx, kv, now)
 	if err != nil {
 		return err
@@ -258,22 +269,22 @@ func (v *verifier) checkState(ctx context.Context, kv pb.KVClient, replayed map[
 	// What was acknowledged at or below the compacted revision has no event any
 	// more; only its effect can be there.
 	for _, o := range v.rec.acked {
-		for _, key := range o.keys {
-			if last := v.last[key]; last == nil || last.rev < o.rev {
+		for _, key := range o.Keys {
+			if last := v.last[key]; last == nil || last.Rev < o.Rev {
 				v.last[key] = o
 			}
 		}
 	}
 	for key := range state {
 		if v.last[key] == nil {
-			v.last[key] = &op{kind: opDelete, keys: []string{key}} // it did not exist before
+			v.last[key] = &Op{Kind: Delete, Keys: []string{key}} // it did not exist before
 		}
 	}
 	for key, o := range v.last {
 		s := state[key]
 		switch {
-		case o.deletes() && s == nil:
-		case !o.deletes() && s != nil && s.ModRevision == o.rev && string(s.Value) == o.value:
+		case o.Deletes() && s == nil:
+		case !o.Deletes() && s != nil && s.ModRevision == o.Rev && string(s.Value) == o.Value:
 		default:
 			newer := v.compactedAway(key, o, s)
 			if newer == nil {
@@ -288,22 +299,22 @@ func (v *verifier) checkState(ctx context.Context, kv pb.KVClient, replayed map[
 // compactedAway returns what, newer than o and with its event compacted away,
 // explains the state of key: an operation never answered, or an expiry; nil if
 // nothing does.
-func (v *verifier) compactedAway(key string, o *op, s *mvccpb.KeyValue) *op {
+func (v *Verifier) compactedAway(key string, o *Op, s *mvccpb.KeyValue) *Op {
 	if s == nil {
 		if v.rec.shortLived[key] || len(v.rec.unknownDeletes[key]) > 0 {
-			return &op{kind: opExpire, keys: []string{key}, rev: o.rev}
+			return &Op{Kind: Expire, Keys: []string{key}, Rev: o.Rev}
 		}
 		return nil
 	}
-	if u := v.rec.unknown[string(s.Value)]; u != nil && slices.Contains(u.keys, key) && s.ModRevision > o.rev {
-		u.rev = s.ModRevision
+	if u := v.rec.unknown[string(s.Value)]; u != nil && slices.Contains(u.Keys, key) && s.ModRevision > o.Rev {
+		u.Rev = s.ModRevision
 		return u
 	}
 	return nil
 }
 
 // checkLeases compares the leases with those acknowledged.
-func (v *verifier) checkLeases(ctx context.Context, conn *grpc.ClientConn) error {
+func (v *Verifier) checkLeases(ctx context.Context, conn *grpc.ClientConn) error {
 	resp, err := pb.NewLeaseClient(conn).LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
 	if err != nil {
 		return err
