@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"go.uber.org/zap"
+
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 // The data directory. Names and places are etcd's where etcd's tools read the
@@ -236,15 +238,18 @@ func (d *directory) writeState(s directoryState) error {
 	if err := writeSynced(path+temporary, append(text, '\n')); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
+	failpoint.Hit(failpoint.StateWrite)
 	if err := os.Rename(path+temporary, path); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
+	failpoint.Hit(failpoint.StateRename)
 	// The path down to it is new as well when the member is founded.
 	for _, dir := range []string{d.member, filepath.Dir(d.member), filepath.Dir(filepath.Dir(d.member))} {
 		if err := syncDir(dir); err != nil {
 			return fmt.Errorf("data directory: %w", err)
 		}
 	}
+	failpoint.Hit(failpoint.StateWritten)
 	d.state = &s
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/etcdshim/shim/backends"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 // name is the backend's in messages.
@@ -175,12 +176,15 @@ func (b *Backend) found(ctx context.Context) error {
 	if err := b.dir.clear(); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.FoundCleared)
 	if err := replica.CreateLog(b.replicaConfig(), 1, 1); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.FoundLog)
 	if err := b.openStore(); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.FoundStore)
 	self := memberRecord{
 		ID: uint64(state.MemberID), PeerURLs: b.config.InitialAdvertisePeerURLs,
 		Name: b.config.Name, ClientURLs: b.config.AdvertiseClientURLs,
@@ -202,6 +206,7 @@ func (b *Backend) found(ctx context.Context) error {
 	if err := b.store.Flush(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.FoundFlushed)
 	state.Founded = true
 	return b.dir.writeState(state)
 }

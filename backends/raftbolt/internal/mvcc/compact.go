@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 // Bounds of physical compaction.
@@ -146,18 +147,21 @@ func (s *Store) compactTo(target int64) error {
 			if err := s.remove(batch); err != nil {
 				return err
 			}
+			failpoint.Hit(failpoint.CompactRemoved)
 			if err := s.pause(s.cfg.CompactPause); err != nil {
 				return err
 			}
 		}
 		removed += len(doomed)
 	}
+	failpoint.Hit(failpoint.CompactFinish)
 	err = s.writeRetrying(func(tx *bolt.Tx) error {
 		return tx.Bucket([]byte(bucketMeta)).Put([]byte(metaFinishedCompact), metaRevision(target))
 	})
 	if err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.CompactFinished)
 	s.compact.mu.Lock()
 	s.compact.finished = target
 	s.compact.mu.Unlock()
@@ -230,6 +234,7 @@ func (s *Store) remove(batch []doomedChange) error {
 				return err
 			}
 		}
+		failpoint.Hit(failpoint.CompactBatch)
 		return nil
 	})
 }

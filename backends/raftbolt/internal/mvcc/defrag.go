@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 const (
@@ -52,6 +53,7 @@ func (s *Store) Defragment(ctx context.Context) error {
 		}
 		return errors.Join(err, removeIfThere(temporary))
 	}
+	failpoint.Hit(failpoint.DefragmentSynced)
 	if err := s.swap(temporary); err != nil {
 		return err
 	}
@@ -71,9 +73,11 @@ func (s *Store) copyFile(db *bolt.DB, path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
+	failpoint.Hit(failpoint.DefragmentCopy)
 	if err := bolt.Compact(to, db, defragTxBytes); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.DefragmentCopied)
 	if s.cfg.NoSync {
 		return nil
 	}
@@ -92,11 +96,14 @@ func (s *Store) swap(temporary string) error {
 		s.fileMu.Unlock()
 		return errors.Join(err, removeIfThere(temporary))
 	}
+	failpoint.Hit(failpoint.DefragmentRename)
 	s.db = nil
 	err := errors.Join(syncDirectory(filepath.Dir(s.cfg.Path), s.cfg.NoSync), old.Close())
+	failpoint.Hit(failpoint.DefragmentSwap)
 	if err == nil {
 		s.db, err = s.openBolt(s.cfg.Path, false)
 	}
+	failpoint.Hit(failpoint.DefragmentOpened)
 	s.fileMu.Unlock()
 	if err != nil {
 		err = fmt.Errorf("defragment: the new file could not be taken into use: %w. Start again", err)

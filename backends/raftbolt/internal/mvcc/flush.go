@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 const (
@@ -135,6 +136,7 @@ func (s *Store) commitFrozen() error {
 			return err
 		}
 	}
+	failpoint.Hit(failpoint.FlushBegin)
 	changes := s.state.Load().frozen
 	err := s.write(func(tx *bolt.Tx) error {
 		if err := putChanges(tx, changes); err != nil {
@@ -143,8 +145,15 @@ func (s *Store) commitFrozen() error {
 		if err := putOps(tx, s.layer.frozenOps); err != nil {
 			return err
 		}
-		return putApplied(tx, s.layer.frozen.applied)
+		if err := putApplied(tx, s.layer.frozen.applied); err != nil {
+			return err
+		}
+		failpoint.Hit(failpoint.FlushFilled)
+		return nil
 	})
+	if err == nil {
+		failpoint.Hit(failpoint.FlushCommitted)
+	}
 	if isNoSpace(err) {
 		return errors.Join(backends.ErrNoSpace, err)
 	}

@@ -14,6 +14,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
+
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 // Open opens or creates the store at c.Path. It returns ErrLocked, ErrVersion or
@@ -170,9 +172,11 @@ func createFile(path string, noSync bool) error {
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.StoreCreate)
 	if err := os.Rename(temporary, path); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.StoreRename)
 	return syncDirectory(filepath.Dir(path), noSync)
 }
 

@@ -11,6 +11,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 const (
@@ -71,6 +72,7 @@ func (s *Store) snapshot(ctx context.Context, free func()) (*Snapshot, error) {
 		return err
 	})
 	if err == nil {
+		failpoint.Hit(failpoint.SnapshotCopied)
 		_, err = f.Seek(0, io.SeekStart)
 	}
 	if err != nil {
@@ -88,6 +90,7 @@ func unlinkedFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.SnapshotFile)
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -98,6 +101,12 @@ func unlinkedFile(path string) (*os.File, error) {
 type snapshotFile struct {
 	*os.File
 	free func()
+}
+
+// Read reads on from where the last one ended.
+func (f snapshotFile) Read(b []byte) (int, error) {
+	failpoint.Hit(failpoint.SnapshotSend)
+	return f.File.Read(b)
 }
 
 // Close closes the file, which was unlinked already.
@@ -116,5 +125,6 @@ func (w contextWriter) Write(b []byte) (int, error) {
 	if err := w.ctx.Err(); err != nil {
 		return 0, err
 	}
+	failpoint.Hit(failpoint.SnapshotCopy)
 	return w.w.Write(b)
 }

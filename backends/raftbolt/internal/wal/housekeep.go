@@ -1,5 +1,7 @@
 package wal
 
+import "github.com/etcdshim/shim/internal/failpoint"
+
 // keptFree is how many released segments wait for recycling; more are removed.
 const keptFree = 2
 
@@ -64,6 +66,7 @@ func (l *Log) remove(s *segment) error {
 	if err := l.opt.FS.Remove(s.name); err != nil && !isNotExist(err) {
 		return err
 	}
+	failpoint.Hit(failpoint.LogRemove)
 	if err := l.opt.syncDir(); err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 // Defaults of Options.
@@ -200,9 +202,15 @@ func (l *Log) Write(b *Batch) error {
 		l.buf = buf
 	}
 	l.dirty = true
+	failpoint.Hit(failpoint.LogBatchWrite)
+	if failpoint.Reached(failpoint.LogBatchTorn) {
+		_, _ = l.active.file.WriteAt(buf[:len(buf)/2], l.pos)
+		failpoint.Die(failpoint.LogBatchTorn)
+	}
 	if _, err := l.active.file.WriteAt(buf, l.pos); err != nil {
 		return l.fail(err)
 	}
+	failpoint.Hit(failpoint.LogBatchWritten)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.admit(&h, b, l.active, l.pos, int64(len(buf)))
@@ -280,9 +288,11 @@ func (l *Log) Sync() error {
 	if !l.dirty {
 		return nil
 	}
+	failpoint.Hit(failpoint.LogSync)
 	if err := l.opt.sync(l.active.file); err != nil {
 		return l.fail(err)
 	}
+	failpoint.Hit(failpoint.LogSynced)
 	l.dirty = false
 	return nil
 }
@@ -307,6 +317,7 @@ func (l *Log) roll(need int64) error {
 	defer l.mu.Unlock()
 	l.activate(l.spare)
 	l.spare = nil
+	failpoint.Hit(failpoint.LogSwitch)
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 // Open recovers the log in o.Dir. What it then reports is synced. durable is the index that the state machine holds durably, which the log
@@ -47,6 +49,7 @@ func Open(o Options, durable uint64) (_ *Log, err error) {
 	if err := r.repair(); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.LogRepaired)
 	l.tornBatch = r.torn != nil
 	l.takeOver(r.dropped, r.empty)
 	if err := l.Housekeep(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
@@ -219,6 +222,7 @@ func (r *recovery) repair() error {
 	if err := zeroRest(l.active, l.pos); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.LogRepair)
 	if err := l.opt.sync(l.active.file); err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/etcdshim/shim/internal/failpoint"
 )
 
 const (
@@ -54,6 +56,7 @@ func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) (
 	if s.file, err = o.FS.Create(temp); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.LogSegmentCreate)
 	made := temp
 	defer func() {
 		if err != nil {
@@ -72,15 +75,18 @@ func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) (
 	if _, err = s.file.WriteAt(head, 0); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.LogSegmentHead)
 	if err = writeZeros(s.file, int64(len(head)), size); err != nil {
 		return nil, err
 	}
 	if err = o.sync(s.file); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.LogSegmentSynced)
 	if err = o.FS.Rename(temp, s.name); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.LogSegmentRename)
 	made = s.name
 	return s, o.syncDir()
 }
@@ -95,14 +101,17 @@ func (o *Options) recycle(s *segment, sequence uint64) error {
 	if _, err := s.file.WriteAt(head.encode(), 0); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.LogRecycleHead)
 	// Synced under the old name: under the new one the old life's header would stand at the end of the log.
 	if err := o.sync(s.file); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.LogRecycleSynced)
 	name := segmentName(o.Dir, sequence)
 	if err := o.FS.Rename(s.name, name); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.LogRecycleRename)
 	s.name, s.segmentHeader = name, head
 	return o.syncDir()
 }
