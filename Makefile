@@ -5,11 +5,12 @@ BIN := $(CURDIR)/bin
 VERSION ?= 0.1.0-dev
 LDFLAGS := -X main.version=$(VERSION)
 ENDPOINT ?=
+BENCH ?=
 PROFILE ?= etcd
 ROUNDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint conformance e2e e2e-etcd crash disk e2e-kubernetes e2e-storage build-kubernetes mutants sim clean
+.PHONY: help run build test lint conformance e2e e2e-etcd crash disk e2e-kubernetes e2e-storage build-kubernetes bench bench-smoke mutants sim clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +64,12 @@ e2e-storage: ## Run Kubernetes' own storage suite on shim, with real etcd beside
 e2e-kubernetes: ## Run a Kubernetes control plane on shim, 500 pods, killed in the middle.
 	e2e/kubernetes/run.sh plane
 
+bench: ## Measure shim and etcd side by side and write bench/RESULTS.md; BENCH='-row list -rounds 1' are further flags.
+	cd bench && go run . -out RESULTS.md $(BENCH)
+
+bench-smoke: ## Run every row of the bench once on little data, to see that it runs and verifies.
+	cd bench && go run . -smoke
+
 mutants: ## Plant one-line faults and see each caught by its case.
 	cd e2e/etcd && go test -count=1 -timeout 60m -run TestMutants -v ./...
 
@@ -70,4 +77,4 @@ sim: ## Run the consensus simulator alone; SEED=n replays one seed with its tran
 	go test -count=1 -timeout 60m -run 'TestSimulation|TestPlanted' -v ./backends/raftbolt/internal/replica $(if $(SEED),-seed $(SEED))
 
 clean: ## Remove what was built.
-	rm -rf bin e2e/*/bin e2e/*/*/bin
+	rm -rf bin bench/bin bench/work e2e/*/bin e2e/*/*/bin

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// report is medians over rounds, and their ratios.
+type report struct {
+	options options
+	machine machine
+	figures []figure
+	rows    []row
+	begin   time.Time
+	took    time.Duration
+}
+
+// quantity is one thing measured: a table of the report.
+type quantity struct {
+	title string
+	of    func(figure) float64
+	show  func(float64) string
+}
+
+func duration(v float64) string { return short(time.Duration(v)) }
+
+func quantities() []quantity {
+	mib := func(v float64) string { return fmt.Sprintf("%.0f", v/(1<<20)) }
+	return []quantity{
+		{"Server CPU per operation", func(f figure) float64 { return float64(f.cpuPerOp()) }, duration},
+		{"Latency, p50", func(f figure) float64 { return float64(f.p50) }, duration},
+		{"Latency, p99", func(f figure) float64 { return float64(f.p99) }, duration},
+		{"Operations per second", figure.perSecond, func(v float64) string { return fmt.Sprintf("%.0f", v) }},
+		{"Peak resident memory of the row, MiB (mapped file included)", func(f figure) float64 { return float64(f.mem.peak) }, mib},
+		{"Anonymous memory after the row, MiB", func(f figure) float64 { return float64(f.mem.anonymous) }, mib},
+	}
+}
+
+// values are a quantity of one row on one server, by round.
+func (r report) values(rowName, server string, of func(figure) float64) []float64 {
+	var v []float64
+	for _, f := range r.figures {
+		if f.row == rowName && f.server == server {
+			v = append(v, of(f))
+		}
+	}
+	return v
+}
+
+func median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	v = slices.Clone(v)
+	slices.Sort(v)
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
+
+// table is one quantity as a Markdown table. The ratio is that of the medians; the
+// spread is the smallest and largest ratio of one round.
+func (r report) table(q quantity) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "### %s\n\n| row | etcd | shim | shim / etcd | rounds |\n|---|---:|---:|---:|---|\n", q.title)
+	for _, row := range r.rows {
+		etcd, shim := r.values(row.name, "etcd", q.of), r.values(row.name, "shim", q.of)
+		cells := []string{row.name, "-", "-", "-", "-"}
+		if len(etcd) > 0 {
+			cells[1] = q.show(median(etcd))
+		}
+		if len(shim) > 0 {
+			cells[2] = q.show(median(shim))
+		}
+		if len(etcd) > 0 && len(etcd) == len(shim) && median(etcd) > 0 {
+			cells[3] = fmt.Sprintf("%.2f", median(shim)/median(etcd))
+			var ratios []float64
+			for i := range etcd {
+				ratios = append(ratios, shim[i]/max(etcd[i], 1e-9))
+			}
+			cells[4] = fmt.Sprintf("%.2f to %.2f", slices.Min(ratios), slices.Max(ratios))
+		}
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
+	}
+	return b.String()
+}
+
+// tables are all quantities.
+func (r report) tables() string {
+	var parts []string
+	for _, q := range quantities() {
+		parts = append(parts, r.table(q))
+	}
+	return strings.Join(parts, "\n")
+}
+
+// markdown is the whole report.
+func (r report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# shim beside etcd 3.7.3\n\nWritten by `make bench`; [NOTES.md](NOTES.md) tells what the rows mean and where the time goes.\n\n")
+	fmt.Fprintf(&b, "- %s; %s for %d rounds, each row %s a server after a warm-up; seed %d\n",
+		r.begin.UTC().Format("2006-01-02 15:04 UTC"), r.took.Round(time.Second), r.options.rounds, r.options.duration, r.options.seed)
+	b.WriteString(r.machine.text())
+	fmt.Fprintf(&b, "- flags of both servers: %s; everything else as shipped\n", "`--name --data-dir --listen-client-urls --advertise-client-urls --listen-peer-urls --initial-advertise-peer-urls --initial-cluster`")
+	s := r.options.sizes
+	fmt.Fprintf(&b, "- data: %d keys of 1 KiB, %d keys of 256 B under one prefix, %d of 256 B under %d others, %d in all at the restart; laid in random order, each updated 0 to %d times\n",
+		s.list, s.paged, s.others, len(otherPrefixes), s.restart, maxUpdates)
+	if r.options.profiles != "" {
+		b.WriteString("- profiles were taken: these figures are not for comparison\n")
+	}
+	if r.options.smoke {
+		b.WriteString("- smoke run: tiny sizes, one round; these figures mean nothing\n")
+	}
+	fmt.Fprintf(&b, "\nMedians over the rounds. The ratio is that of the medians; \"rounds\" is the range of the ratios round by round. Below 1, shim takes less (of operations per second: does less).\n\n%s", r.tables())
+	return b.String()
+}
