@@ -20,11 +20,15 @@ type sizes struct {
 	many    int // clients of the busiest row
 	some    int // clients of the moderately busy rows
 	watches int // watches on one key
+	// flushing is how many single puts follow what is laid in batches, so that neither
+	// server keeps large batches in the part of its log that it holds in memory or
+	// reads at a start (etcd: 10,000 entries to a snapshot, 5,000 kept behind it).
+	flushing int
 }
 
 var (
-	fullSizes  = sizes{list: 10_000, paged: 100_000, others: 40_000, restart: 1_000_000, limit: 500, many: 1000, some: 100, watches: 1000}
-	smokeSizes = sizes{list: 1_200, paged: 2_500, others: 1_300, restart: 8_000, limit: 500, many: 100, some: 20, watches: 100}
+	fullSizes  = sizes{list: 10_000, paged: 100_000, others: 40_000, restart: 1_000_000, limit: 500, many: 1000, some: 100, watches: 1000, flushing: 20_000}
+	smokeSizes = sizes{list: 1_200, paged: 2_500, others: 1_300, restart: 8_000, limit: 500, many: 100, some: 20, watches: 100, flushing: 300}
 )
 
 const (
@@ -51,8 +55,8 @@ func (g group) size() int { return g.end - g.first }
 // dataset is what is laid in every target: keys by index, in an order that has
 // nothing to do with their bytes. It is shared and does not change.
 type dataset struct {
-	keys                           [][]byte
-	list, paged, others, extension group
+	keys                                    [][]byte
+	list, paged, others, watched, extension group
 	// sorted are the indexes of the listed and the paged keys in key order.
 	listSorted, pagedSorted []int
 	// noise is where values are cut from.
@@ -70,6 +74,7 @@ func newDataset(s sizes, seed uint64) *dataset {
 	d.list = d.add(rng, s.list, listPrefix)
 	d.paged = d.add(rng, s.paged, pagedPrefix)
 	d.others = d.add(rng, s.others, otherPrefixes...)
+	d.watched = d.add(rng, 1, "/registry/masterleases/")
 	d.extension = d.add(rng, max(0, s.restart-len(d.keys)), otherPrefixes...)
 	d.listSorted, d.pagedSorted = d.inKeyOrder(d.list), d.inKeyOrder(d.paged)
 	return d
@@ -166,15 +171,19 @@ func (s *state) remove(index int) { s.create[index], s.mod[index], s.version[ind
 // appendRecord appends the key-value as etcd encodes it: mvccpb.KeyValue, fields in
 // the order of their numbers.
 func (s *state) appendRecord(dst []byte, index int) []byte {
+	return s.data.appendRecord(dst, index, s.create[index], s.mod[index], s.version[index])
+}
+
+func (d *dataset) appendRecord(dst []byte, index int, create, mod, version int64) []byte {
 	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
-	dst = protowire.AppendBytes(dst, s.data.keys[index])
-	for i, v := range []int64{s.create[index], s.mod[index], s.version[index]} {
+	dst = protowire.AppendBytes(dst, d.keys[index])
+	for i, v := range [...]int64{create, mod, version} {
 		dst = protowire.AppendTag(dst, protowire.Number(2+i), protowire.VarintType)
 		dst = protowire.AppendVarint(dst, uint64(v))
 	}
 	dst = protowire.AppendTag(dst, 5, protowire.BytesType)
-	dst = protowire.AppendVarint(dst, uint64(s.data.valueSize(index)))
-	return s.data.appendValue(dst, index, s.version[index])
+	dst = protowire.AppendVarint(dst, uint64(d.valueSize(index)))
+	return d.appendValue(dst, index, version)
 }
 
 // content is what a range must return: so many records with this checksum.

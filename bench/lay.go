@@ -12,10 +12,6 @@ const (
 	batch = 100
 	// loaders is how many clients lay data at a time, each its own keys.
 	loaders = 64
-	// flushing is how many single puts follow the batches, so that neither server
-	// keeps large batches in the part of its log that it holds in memory or reads at
-	// a start (etcd: 10,000 entries to a snapshot, 5,000 kept behind it).
-	flushing = 20_000
 )
 
 // lay puts the keys of groups in random order, each 1 to 6 times, and verifies
@@ -94,7 +90,7 @@ func (b *requestBuilder) batch(s *state, indexes []int32) encoded {
 	return b.out
 }
 
-// singlePuts updates random other keys one by one.
+// singlePuts updates random other keys one by one, sizes.flushing of them or more.
 func (t *target) singlePuts(ctx context.Context) error {
 	clients := t.sizes.some
 	run, done, err := closedLoop(t, clients, putter(t, clients))
@@ -102,7 +98,7 @@ func (t *target) singlePuts(ctx context.Context) error {
 		return err
 	}
 	defer done()
-	for left := min(flushing, 10*t.data.others.size()); left > 0; {
+	for left := t.sizes.flushing; left > 0; {
 		got, err := run(ctx, 100*time.Millisecond)
 		if err != nil {
 			return err

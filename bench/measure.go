@@ -62,6 +62,7 @@ func measure(ctx context.Context, t *target, d time.Duration, run load) (figure,
 	if err != nil {
 		return f, err
 	}
+	t.beginProfile()
 	begin := time.Now()
 	got, err := run(ctx, d)
 	f.took = time.Since(begin)

@@ -21,13 +21,19 @@ func profiled(ctx context.Context, o options, t *target, r row, round int) (figu
 	if t.name == "shim" {
 		host = t.pprof
 	}
-	// The profile begins with the warm-up, and ends before the load does.
 	seconds := max(1, int(o.duration.Seconds()))
 	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", host, seconds)
 	path := filepath.Join(o.profiles, fmt.Sprintf("%s-%s-%d.pb.gz", fileName(r.name), t.name, round))
-	done := make(chan error, 1)
-	go func() { done <- fetch(ctx, url, path) }()
+	var done chan error
+	t.profile = func() {
+		done = make(chan error, 1)
+		go func() { done <- fetch(ctx, url, path) }()
+	}
 	f, err := r.run(ctx, t, o.duration)
+	t.profile = nil
+	if done == nil {
+		return f, err
+	}
 	if perr := <-done; err == nil && perr != nil {
 		err = fmt.Errorf("profile of %s: %w", t.name, perr)
 	}

@@ -20,8 +20,11 @@ type report struct {
 // quantity is one thing measured: a table of the report.
 type quantity struct {
 	title string
-	of    func(figure) float64
-	show  func(float64) string
+	// restart tells that it is a quantity of the restart alone; the others leave the
+	// restart out.
+	restart bool
+	of      func(figure) float64
+	show    func(float64) string
 }
 
 func duration(v float64) string { return short(time.Duration(v)) }
@@ -29,12 +32,18 @@ func duration(v float64) string { return short(time.Duration(v)) }
 func quantities() []quantity {
 	mib := func(v float64) string { return fmt.Sprintf("%.0f", v/(1<<20)) }
 	return []quantity{
-		{"Server CPU per operation", func(f figure) float64 { return float64(f.cpuPerOp()) }, duration},
-		{"Latency, p50", func(f figure) float64 { return float64(f.p50) }, duration},
-		{"Latency, p99", func(f figure) float64 { return float64(f.p99) }, duration},
-		{"Operations per second", figure.perSecond, func(v float64) string { return fmt.Sprintf("%.0f", v) }},
-		{"Peak resident memory of the row, MiB (mapped file included)", func(f figure) float64 { return float64(f.mem.peak) }, mib},
-		{"Anonymous memory after the row, MiB", func(f figure) float64 { return float64(f.mem.anonymous) }, mib},
+		{title: "Server CPU per operation", of: func(f figure) float64 { return float64(f.cpuPerOp()) }, show: duration},
+		{title: "Latency, p50", of: func(f figure) float64 { return float64(f.p50) }, show: duration},
+		{title: "Latency, p99", of: func(f figure) float64 { return float64(f.p99) }, show: duration},
+		{title: "Operations per second", of: figure.perSecond, show: func(v float64) string { return fmt.Sprintf("%.0f", v) }},
+		{title: "Peak resident memory of the row, MiB (pages of the mapped file included)", of: func(f figure) float64 { return float64(f.mem.peak) }, show: mib},
+		{title: "Anonymous memory after the row, MiB", of: func(f figure) float64 { return float64(f.mem.anonymous) }, show: mib},
+		{title: "Restart: until /readyz answers 200", restart: true, of: func(f figure) float64 { return float64(f.ready) }, show: duration},
+		{title: "Restart: until the first linearizable read is answered", restart: true, of: func(f figure) float64 { return float64(f.p50) }, show: duration},
+		{title: "Restart: CPU until quiet", restart: true, of: func(f figure) float64 { return float64(f.cpu) }, show: duration},
+		{title: "Restart: resident memory after, MiB (pages of the mapped file included)", restart: true, of: func(f figure) float64 { return float64(f.mem.resident) }, show: mib},
+		{title: "Restart: anonymous memory after, MiB", restart: true, of: func(f figure) float64 { return float64(f.mem.anonymous) }, show: mib},
+		{title: "Restart: peak resident memory, MiB", restart: true, of: func(f figure) float64 { return float64(f.mem.peak) }, show: mib},
 	}
 }
 
@@ -61,12 +70,17 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// table is one quantity as a Markdown table. The ratio is that of the medians; the
+// table is one quantity as a Markdown table, or nothing if no row has it. The ratio is that of the medians; the
 // spread is the smallest and largest ratio of one round.
 func (r report) table(q quantity) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s\n\n| row | etcd | shim | shim / etcd | rounds |\n|---|---:|---:|---:|---|\n", q.title)
+	n := 0
 	for _, row := range r.rows {
+		if row.restart != q.restart {
+			continue
+		}
+		n++
 		etcd, shim := r.values(row.name, "etcd", q.of), r.values(row.name, "shim", q.of)
 		cells := []string{row.name, "-", "-", "-", "-"}
 		if len(etcd) > 0 {
@@ -85,16 +99,19 @@ func (r report) table(q quantity) string {
 		}
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
 	}
-	return b.String()
+	if n == 0 {
+		return ""
+	}
+	return b.String() + "\n"
 }
 
 // tables are all quantities.
 func (r report) tables() string {
-	var parts []string
+	var b strings.Builder
 	for _, q := range quantities() {
-		parts = append(parts, r.table(q))
+		b.WriteString(r.table(q))
 	}
-	return strings.Join(parts, "\n")
+	return b.String()
 }
 
 // markdown is the whole report.

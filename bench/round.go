@@ -39,7 +39,7 @@ func runRound(ctx context.Context, o options, binaries map[string]string, round 
 	extended := false
 	for n, r := range rows {
 		progressf("round %d of %d: %s", round, o.rounds, r.name)
-		if r.large && !extended {
+		if r.restart && !extended {
 			extended = true
 			for _, t := range targets {
 				if err := t.lay(ctx, round, data.extension); err != nil {

@@ -11,8 +11,9 @@ type row struct {
 	name string
 	// op says what one operation is.
 	op string
-	// needs tells what data the row needs beyond the base: 1,000,000 keys.
-	large bool
+	// restart tells that the row is the restart, which needs all the data, and whose
+	// figures are others than those of the other rows.
+	restart bool
 	// run measures the row on a target for about d.
 	run func(ctx context.Context, t *target, d time.Duration) (figure, error)
 }
@@ -35,6 +36,10 @@ func allRows() []row {
 		{name: "guarded txn, 100 clients", op: "Txn", run: runGuarded(func(s sizes) int { return s.some })},
 		{name: "limit 500 of 10,000, next pages", op: "Range at a past revision", run: runNextPages(listPrefix)},
 		{name: "limit 500 of 100,000, next pages", op: "Range at a past revision", run: runNextPages(pagedPrefix)},
+		{name: "watch, 1,000 on 10 streams", op: "event delivered", run: runWatch(func(s sizes) int { return s.watches / 100 })},
+		{name: "watch, 1,000 on 1,000 streams", op: "event delivered", run: runWatch(func(s sizes) int { return s.watches })},
+		{name: "lease keep-alive, 100 clients", op: "LeaseKeepAlive", run: runKeepAlive},
+		{name: "restart at 1,000,000 keys", op: "restart", restart: true, run: runRestart},
 	}
 }
 

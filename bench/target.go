@@ -17,6 +17,16 @@ type target struct {
 	control *grpc.ClientConn
 	// pinned are the past states that later rows read, by prefix.
 	pinned map[string]*pin
+	// profile, when set, begins a CPU profile of the server as it is.
+	profile func()
+}
+
+// beginProfile begins the profile of the row that is about to be measured, if one is
+// wanted.
+func (t *target) beginProfile() {
+	if t.profile != nil {
+		t.profile()
+	}
 }
 
 // revision asks for the store's revision.
