@@ -116,10 +116,30 @@ func (s *Server) options() []grpc.ServerOption {
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(1<<31 - 1),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
+		grpc.StaticStreamWindowSize(streamWindowBytes),
+		grpc.StaticConnWindowSize(connWindowBytes),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.SharedWriteBuffer(true), // an idle connection has none
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepaliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepaliveInterval, Timeout: s.cfg.KeepaliveTimeout}),
 	}
 }
+
+// Flow control windows are fixed: grpc's estimator of the path's bandwidth, which
+// would grow them, costs a ping of the client for nearly every request, so two
+// frames written and one read more than a put needs.
+const (
+	// streamWindowBytes is what a client may send on a stream ahead of its reader,
+	// HTTP/2's default; grpc widens it by itself for a message that is larger.
+	streamWindowBytes = 64 << 10
+	// connWindowBytes is what all streams of a connection may have on the way: a
+	// gigabit at a round trip of 8 ms.
+	connWindowBytes = 1 << 20
+	// streamWorkers is how many goroutines stay to run RPCs one after the other:
+	// a new one's stack grows several times before it answers. RPCs beyond get
+	// one of their own. Each costs about 8 KiB.
+	streamWorkers = 128
+)
 
 // Serve accepts connections until Shutdown, when it returns ErrServerClosed, or
 // until l fails. It takes l over. It may be called for several listeners.
