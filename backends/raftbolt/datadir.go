@@ -24,8 +24,8 @@ import (
 //	  snap/db          the store, a bbolt file in etcd's schema (package mvcc)
 //	  wal/*.wal        the log (package wal); elsewhere with Config.WALDir
 //
-// Order of founding, each step durable before the next: shim.json with
-// Founded=false, the log, the store, shim.json with Founded=true. Until the last
+// Order of founding, each step durable before the next: every directory on the way,
+// shim.json with Founded=false, the log, the store, shim.json with Founded=true. Until the last
 // nothing was acknowledged, so that a start which finds Founded=false empties
 // the log and the store and founds anew, with the ids it wrote first.
 const (
@@ -243,15 +243,42 @@ func (d *directory) writeState(s directoryState) error {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	failpoint.Hit(failpoint.StateRename)
-	// The path down to it is new as well when the member is founded.
-	for _, dir := range []string{d.member, filepath.Dir(d.member), filepath.Dir(filepath.Dir(d.member))} {
-		if err := syncDir(dir); err != nil {
-			return fmt.Errorf("data directory: %w", err)
-		}
+	if err := syncDir(d.member); err != nil {
+		return fmt.Errorf("data directory: %w", err)
 	}
 	failpoint.Hit(failpoint.StateWritten)
 	d.state = &s
 	return nil
+}
+
+// syncPath makes the entry of every directory on the way to log and store durable:
+// this start may have made any of them, or an earlier one that was killed before it
+// came here. One that may not be read, or whose file system is not written to, was
+// made by somebody else, and long ago.
+func (d *directory) syncPath() error {
+	for _, leaf := range []string{filepath.Join(d.member, snapDir), d.wal} {
+		leaf, err := filepath.Abs(leaf)
+		if err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+		for _, dir := range ancestors(leaf) {
+			err := syncDir(dir)
+			if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EROFS) {
+				return fmt.Errorf("data directory: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// ancestors are the directories that an absolute path lies in, from the nearest to
+// the root.
+func ancestors(path string) []string {
+	var all []string
+	for parent := filepath.Dir(path); parent != path; path, parent = parent, filepath.Dir(parent) {
+		all = append(all, parent)
+	}
+	return all
 }
 
 // clear removes what an unfinished founding left of log and store.

@@ -163,6 +163,9 @@ func (b *Backend) openStore() (err error) {
 
 // found makes a new member; see datadir.go for the order.
 func (b *Backend) found(ctx context.Context) error {
+	if err := b.dir.syncPath(); err != nil {
+		return err
+	}
 	state := directoryState{}
 	if b.dir.state != nil {
 		state = *b.dir.state
