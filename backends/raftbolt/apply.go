@@ -89,11 +89,16 @@ func (m *machine) gate(c *command) error {
 	case kindCheckpoint, kindAlarm, kindAttributes:
 		return nil
 	}
-	grows := c.kind == kindLeaseGrant || c.kind == kindTxn && txnCost(c.txn) > 0
-	if grows && alarms.raised(backends.AlarmNoSpace) {
+	if c.grows() && alarms.raised(backends.AlarmNoSpace) {
 		return backends.ErrNoSpace
 	}
 	return nil
+}
+
+// grows tells whether a command may make the store larger; the others free room,
+// or tell of the lack of it, and go through on a full disk.
+func (c *command) grows() bool {
+	return c.kind == kindLeaseGrant || c.kind == kindTxn && txnCost(c.txn) > 0
 }
 
 func (m *machine) applyCompact(c *command) (outcome, error) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"go.uber.org/zap"
+
 	"github.com/etcdshim/shim/backends"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
 )
@@ -218,14 +220,25 @@ func (b *Backend) propose(ctx context.Context, c *command) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	return b.await(ctx, w)
+	out, err := b.await(ctx, w)
+	if c.grows() && !out.applied && errors.Is(err, backends.ErrNoSpace) {
+		// Not by an alarm, but for want of room in the log.
+		if alarmErr := b.raiseNoSpace(ctx); alarmErr != nil {
+			b.env.Logger.Warn("the disk is full, and the alarm could not be raised", zap.Error(alarmErr))
+		}
+	}
+	return out, err
 }
 
 // send proposes a command. After an error it is certain that it was not done.
 func (b *Backend) send(c *command) (*waiter, error) {
 	w, id := b.waiters.register()
 	c.id = id
-	err := b.node.Propose(c.encode(), w.dropped)
+	propose := b.node.ProposeReserved
+	if c.grows() {
+		propose = b.node.Propose
+	}
+	err := propose(c.encode(), w.dropped)
 	if err == nil {
 		return w, nil
 	}
@@ -262,6 +275,8 @@ func replicaError(err error) error {
 		return backends.ErrStopped
 	case errors.Is(err, replica.ErrNoLeader):
 		return backends.ErrNoLeader
+	case errors.Is(err, replica.ErrNoSpace):
+		return backends.ErrNoSpace
 	case errors.Is(err, replica.ErrTooManyPending), errors.Is(err, replica.ErrDropped):
 		return backends.ErrTooManyRequests
 	case errors.Is(err, replica.ErrTooLarge):

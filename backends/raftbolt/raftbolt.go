@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -231,12 +232,23 @@ func (b *Backend) superviseNode() {
 	select {
 	case <-b.node.Done():
 		if err := b.node.Err(); err != nil {
-			b.fail(fmt.Errorf("the log or the state machine failed: %w. "+
-				"Do not trust the disk: look at the kernel's log, then start again; acknowledged writes are in the log", err))
+			b.fail(fmt.Errorf("the log or the state machine failed: %w. %s", err, b.afterFailure(err)))
 		}
 		b.waiters.abandon()
 	case <-b.running.Done():
 	}
+}
+
+// afterFailure says what to do after the node failed of err.
+func (b *Backend) afterFailure(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Sprintf("The file system of %s is full, or the user's quota on it. Nothing acknowledged is lost. Make room there, "+
+			"then start again; once started, deletes, compaction and defragmentation make room in the store", b.dir.wal)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "Too many files are open. Nothing acknowledged is lost. Raise the limit (ulimit -n), then start again"
+	}
+	return "Do not trust the disk: look at the kernel's log, then start again; acknowledged writes are in the log"
 }
 
 // superviseDisk raises the alarm for a full disk, outside of the flusher, which
@@ -245,6 +257,8 @@ func (b *Backend) superviseDisk() {
 	for {
 		select {
 		case <-b.full:
+			// What the log keeps beyond its need is room for the store, if they share a disk.
+			b.node.ShrinkLog()
 			if err := b.raiseNoSpace(b.running); err != nil && b.running.Err() == nil {
 				b.env.Logger.Warn("the disk is full, and the alarm could not be raised", zap.Error(err))
 			}

@@ -33,17 +33,34 @@ type Status struct {
 
 // Propose queues a command and returns at once. On an error the command is certainly not proposed: ErrNoLeader, ErrTooManyPending,
 // ErrTooLarge, ErrStopped. On nil, either the command is handed to raft, or dropped is called once with ErrNoLeader,
-// ErrDropped or ErrStopped, which say the same. dropped runs under the node's lock: it must be quick and must not call the node; nil is
+// ErrDropped, ErrNoSpace, ErrTooManyPending or ErrStopped, which say the same. dropped runs under the node's lock: it must be quick and must not call the node; nil is
 // allowed. Once handed to raft, the outcome is known when StateMachine.Apply is given the command; it may be lost without a
 // word when leadership changes, so the caller bounds its wait and answers "outcome unknown" then. command belongs to the node.
 func (n *Node) Propose(command []byte, dropped func(error)) error {
+	return n.propose(proposal{command: command, dropped: dropped})
+}
+
+// ProposeReserved is Propose for a command that frees room, or tells of the lack of it: it may use what room the log keeps back on a full disk, some
+// megabytes. Only when that is used up, too, it is dropped with ErrNoSpace.
+func (n *Node) ProposeReserved(command []byte, dropped func(error)) error {
+	return n.propose(proposal{command: command, dropped: dropped, reserved: true})
+}
+
+func (n *Node) propose(p proposal) error {
 	err := ErrStopped
 	n.locked(func() {
 		if !n.over {
-			err = n.core.propose(proposal{command, dropped})
+			err = n.core.propose(p)
 		}
 	})
 	return err
+}
+
+// ShrinkLog gives back what room the log takes beyond its need, because the disk is full: the entries that are kept for slow members, and the
+// segments that wait to be used again. The files are removed soon after.
+func (n *Node) ShrinkLog() {
+	n.locked(n.core.shrinkLog)
+	wake(n.wakeKeeper)
 }
 
 // ReadIndex waits until the state machine reflects every command whose Apply returned, on any member, before the call

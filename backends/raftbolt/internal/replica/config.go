@@ -14,8 +14,9 @@ import (
 
 // Limits that are constants because nobody needs to change them.
 const (
-	// MaxCommandBytes bounds one command: the largest request class the API admits (10 MiB) with room for its envelope.
-	MaxCommandBytes = 16 << 20
+	// MaxCommandBytes bounds one command: the largest request class the API admits (10 MiB) with room for its envelope, and what a log segment
+	// holds beside the reserve that is kept in it (room.go).
+	MaxCommandBytes = 11 << 20
 	// EntryBytes bounds a coalesced entry, unless it is a single command: larger ones delay others without saving syncs.
 	EntryBytes = 1 << 20
 	// MaxPendingProposals bounds the queue of proposals that wait for the writer, in commands.

@@ -13,7 +13,8 @@ import (
 const (
 	// messageBytes bounds the entries of one raft message: a follower catches up in steps that a batch can hold.
 	messageBytes = 1 << 20
-	// batchBytes is where a batch stops taking further append messages, so that a reader of the log reads no more than that at once.
+	// batchBytes is how much a batch takes, if more than one append message or command: far below a segment, which has to hold it, and so that a
+	// reader of the log reads no more than that at once.
 	batchBytes = 4 << 20
 	// applyingBytes bounds the entries handed to the applier and not yet applied.
 	applyingBytes = 16 << 20
@@ -35,8 +36,9 @@ type faults struct {
 
 // proposal waits for the writer.
 type proposal struct {
-	command []byte
-	dropped func(error)
+	command  []byte
+	dropped  func(error)
+	reserved bool // may use the room that the log keeps back, see room.go
 }
 
 // core is the deterministic part of a node: RawNode, the log, and the messages on the way between them and the state machine. It starts
@@ -53,11 +55,15 @@ type core struct {
 
 	pending      []proposal
 	pendingBytes int
+	starved      bool  // what is pending waits for room in the log
+	shortage     error // why the log could get no spare segment, nil if it could
 
 	appends []*raftpb.Message // MsgStorageAppend that wait for the writer, in raft's order
 	writing bool              // a batch is with the writer
-	hard    wal.HardState     // the newest that was taken from appends
-	written wal.HardState     // what the newest batch holds
+	// writingBytes bounds that batch's size in the log; 0 when there is none.
+	writingBytes int64
+	hard         wal.HardState // the newest that was taken from appends
+	written      wal.HardState // what the newest batch holds
 
 	jobs     []*job // for the applier, in order; the first is being run if applying
 	applying bool
@@ -91,6 +97,9 @@ func newCore(cfg Config, log *wal.Log, d Durable) (*core, error) {
 	c := &core{
 		id: cfg.MemberID, log: log, transport: cfg.Transport, cfg: cfg, faults: cfg.faults,
 		conf: d.ConfState.toRaft(), applied: d.Index, appliedTerm: d.Term, durable: d.Index,
+	}
+	if err := c.reads.init(cfg.Random); err != nil {
+		return nil, err
 	}
 	c.hard = log.HardState()
 	c.written = c.hard
@@ -148,6 +157,9 @@ func (c *core) campaignAlone() {
 
 // receive steps a message from another member.
 func (c *core) receive(m *raftpb.Message) error {
+	if c.lacksRoom(m) {
+		return ErrNoSpace
+	}
 	err := c.raft.Step(m)
 	c.drain()
 	return err
@@ -169,10 +181,9 @@ func (c *core) propose(p proposal) error {
 	return nil
 }
 
-// stepProposals hands what waits to raft, coalesced.
+// stepProposals hands what waits and fits into the log to raft, coalesced.
 func (c *core) stepProposals() {
-	waiting := c.pending
-	c.pending, c.pendingBytes = nil, 0
+	waiting := c.admit()
 	for len(waiting) > 0 {
 		data, n := coalesce(waiting)
 		if err := c.raft.Propose(data); err != nil {
@@ -221,21 +232,28 @@ func (c *core) nextBatch() *batch {
 	if c.writing {
 		return nil
 	}
-	if len(c.pending) > 0 {
-		c.stepProposals()
-		c.drain()
-	}
-	for len(c.appends) > 0 {
-		b, needsWrite := c.takeAppends()
-		if needsWrite {
-			c.writing = true
-			c.written = b.HardState
-			return b
+	for {
+		if waiting := len(c.pending); waiting > 0 {
+			c.stepProposals()
+			c.drain()
+			if c.starved = len(c.pending) == waiting; c.starved && len(c.appends) == 0 {
+				return nil
+			}
 		}
-		// Only a commit index: it rides in the next batch. All before is synced, so the answers may go.
-		c.deliver(b.responses)
+		for len(c.appends) > 0 {
+			b, needsWrite := c.takeAppends()
+			if needsWrite {
+				c.writing, c.writingBytes = true, entriesSize(b.Entries)
+				c.written = b.HardState
+				return b
+			}
+			// Only a commit index: it rides in the next batch. All before is synced, so the answers may go.
+			c.deliver(b.responses)
+		}
+		if len(c.pending) == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 // takeAppends merges waiting append messages. A snapshot is a batch of its own.
@@ -244,10 +262,11 @@ func (c *core) takeAppends() (b *batch, needsWrite bool) {
 	taken, size := 0, 0
 	for _, m := range c.appends {
 		snap := m.GetSnapshot()
-		if snap != nil && taken > 0 || size > batchBytes {
+		if taken > 0 && (snap != nil || size+dataSize(m) > batchBytes) {
 			break
 		}
 		taken++
+		size += dataSize(m)
 		if hard := (wal.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}); hard != (wal.HardState{}) {
 			c.hard = hard
 		}
@@ -256,9 +275,6 @@ func (c *core) takeAppends() (b *batch, needsWrite bool) {
 			b.setSnapshot(snap)
 		}
 		b.Entries = mergeEntries(b.Entries, m.GetEntries())
-		for _, e := range m.GetEntries() {
-			size += len(e.GetData())
-		}
 		if snap != nil {
 			break
 		}
@@ -270,6 +286,14 @@ func (c *core) takeAppends() (b *batch, needsWrite bool) {
 		voted = false
 	}
 	return b, voted || len(b.Entries) > 0 || b.Snapshot != nil
+}
+
+// dataSize is what m's entries count against batchBytes.
+func dataSize(m *raftpb.Message) (n int) {
+	for _, e := range m.GetEntries() {
+		n += len(e.GetData())
+	}
+	return n
 }
 
 func (b *batch) setSnapshot(snap *raftpb.Snapshot) {
@@ -296,7 +320,7 @@ func (c *core) batchDone(b *batch) {
 		c.jobs = append(c.jobs, &job{install: b})
 		return
 	}
-	c.writing = false
+	c.writing, c.writingBytes = false, 0
 	c.deliver(b.responses)
 }
 

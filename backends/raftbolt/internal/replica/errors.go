@@ -12,6 +12,8 @@ var (
 	ErrDropped = errors.New("replica: proposal dropped")
 	// ErrTooManyPending: the queue of waiting proposals is full, or the state machine is too many entries behind.
 	ErrTooManyPending = errors.New("replica: too many pending proposals")
+	// ErrNoSpace: the disk under the log is full, and what room the log still has is kept for other commands.
+	ErrNoSpace = errors.New("replica: no space for the log")
 	// ErrTooLarge: the command exceeds MaxCommandBytes.
 	ErrTooLarge = errors.New("replica: command too large")
 	// ErrOutcomeUnknown: the command was handed to raft, and whether it was or will be committed is not known. The node never returns

@@ -39,7 +39,7 @@ func (c *core) jobDone(j *job, saved *Snapshot) {
 		c.applied, c.appliedTerm = j.install.Snapshot.Index, j.install.Snapshot.Term
 		c.conf = j.install.Snapshot.ConfState
 		c.durable = c.applied
-		c.writing = false
+		c.writing, c.writingBytes = false, 0
 		c.deliver(j.install.responses)
 		c.log.Cut(c.applied)
 	default:

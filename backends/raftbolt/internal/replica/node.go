@@ -82,6 +82,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n.view.Store(&view{})
 	n.locked(c.campaignAlone)
+	wake(n.wakeKeeper) // on a full disk the log has no spare
 	for _, run := range []func(){n.write, n.apply, n.keep, n.tick} {
 		n.group.Go(run)
 	}
@@ -145,6 +146,9 @@ func (n *Node) publish() {
 	}
 	if !c.applying && len(c.jobs) > 0 {
 		wake(n.wakeApplier)
+	}
+	if c.starved && len(c.pending) > 0 && n.log.NeedsHousekeeping() {
+		wake(n.wakeKeeper)
 	}
 	n.commit.Store(c.committed)
 	if n.applied.Swap(c.applied) != c.applied {
@@ -280,8 +284,7 @@ func (n *Node) changeConf(cc *raftpb.ConfChange) (state *raftpb.ConfState) {
 	return state
 }
 
-// keepPause is how long no spare segment is tried for after one could not be made: on a full disk each try writes as much as there is
-// room for, and every batch asks for one.
+// keepPause is how long no spare segment is tried for after one could not be made.
 const keepPause = time.Second
 
 // keep is the goroutine that prepares spare segments: making one takes longer than a sync.
@@ -292,18 +295,48 @@ func (n *Node) keep() {
 		case <-n.stop:
 			return
 		}
-		// Not final: the log goes on in the segment it has, and tries again when that is full.
-		err := n.log.Housekeep()
-		if err == nil {
-			continue
-		}
-		n.cfg.Logger.Sugar().Warnf("cannot prepare a spare log segment: %v", err)
-		select {
-		case <-time.After(keepPause):
-		case <-n.stop:
+		if !n.keepTrying() {
 			return
 		}
 	}
+}
+
+// keepTrying does the log's housekeeping, and again while something is used up that it needs. Any other error is final; it answers false then, and
+// when the node stops.
+func (n *Node) keepTrying() bool {
+	for short := false; ; {
+		err := n.housekeep()
+		if err != nil && !wal.IsShortage(err) {
+			n.fail(err)
+			return false
+		}
+		n.locked(func() { n.core.kept(err) })
+		switch {
+		case err == nil && short:
+			n.cfg.Logger.Info("the log has a spare segment again")
+			return true
+		case err == nil:
+			return true
+		case !short:
+			n.cfg.Logger.Sugar().Warnf("cannot prepare a spare log segment; it is tried again each %v: %v", keepPause, err)
+		}
+		short = true
+		select {
+		case <-time.After(keepPause):
+		case <-n.stop:
+			return false
+		}
+	}
+}
+
+// housekeep is the log's; on a full disk the log gives way first.
+func (n *Node) housekeep() error {
+	err := n.log.Housekeep()
+	if !wal.IsFull(err) {
+		return err
+	}
+	n.locked(n.core.shrinkLog)
+	return n.log.Housekeep()
 }
 
 // tick is the goroutine of raft's clock.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"encoding/binary"
+	"io"
 
 	"go.etcd.io/raft/v3"
 )
@@ -12,7 +13,7 @@ const maxConfirmed = 64
 
 // readRound is one confirmation that is shared by all reads that waited when it began.
 type readRound struct {
-	id    uint64 // unique in this process; a repeated round gets a new one
+	id    uint64 // unique over all lives of this member; a repeated round gets a new one
 	index uint64
 	done  chan struct{} // closed when the state machine's applied state is at or above index
 }
@@ -24,6 +25,14 @@ type reads struct {
 	flight    *readRound // asked, not answered
 	ticks     int        // since flight was asked
 	confirmed []*readRound
+}
+
+// init starts the ids at random: the answer to a request of an earlier life may still be on its way, and must not be taken for one of this.
+func (r *reads) init(random io.Reader) error {
+	var b [8]byte
+	_, err := io.ReadFull(random, b[:])
+	r.nextID = binary.BigEndian.Uint64(b[:])
+	return err
 }
 
 // read joins the next round.

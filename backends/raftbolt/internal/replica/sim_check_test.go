@@ -15,7 +15,7 @@ type ledger struct {
 	contents     map[indexTerm]uint64  // digest of the entry's data
 	proposals    map[uint64]*simProposal
 	acknowledged uint64 // index of the newest acknowledged proposal
-	lastOrder    int    // of the last one applied, in a group of one
+	lastOrder    [2]int // of the last one applied, in a group of one
 }
 
 type memberTerm struct{ member, term uint64 }
@@ -24,17 +24,18 @@ type indexTerm struct{ index, term uint64 }
 
 // simProposal is a command on its way.
 type simProposal struct {
-	member  *simMember
-	life    int
-	order   int
-	index   uint64 // where it was applied
-	dropped bool
+	member   *simMember
+	life     int
+	order    int
+	reserved bool
+	index    uint64 // where it was applied
+	dropped  bool
 }
 
 func newLedger() ledger {
 	return ledger{
 		history: []simState{{}, {index: 1, term: 1}}, leaders: map[uint64]uint64{}, votes: map[memberTerm]uint64{},
-		contents: map[indexTerm]uint64{}, proposals: map[uint64]*simProposal{}, lastOrder: -1,
+		contents: map[indexTerm]uint64{}, proposals: map[uint64]*simProposal{}, lastOrder: [2]int{-1, -1},
 	}
 }
 
@@ -87,10 +88,15 @@ func (w *world) firstApplied(id, index uint64) {
 	}
 	p.index = index
 	if len(w.members) == 1 {
-		if p.order <= w.ledger.lastOrder {
+		// On a full disk reserved commands overtake the others.
+		kind := 0
+		if p.reserved {
+			kind = 1
+		}
+		if p.order <= w.ledger.lastOrder[kind] {
 			w.fail("command %d is applied after a later one", id)
 		}
-		w.ledger.lastOrder = p.order
+		w.ledger.lastOrder[kind] = p.order
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"sort"
+	"syscall"
 
 	"github.com/etcdshim/shim/backends/raftbolt/internal/wal"
 )
@@ -27,6 +28,8 @@ type simDisk struct {
 	// fuse stops the machine at that many operations from now; negative: never.
 	fuse int
 	dead bool
+	// limit is how many bytes its files may have, 0: any number.
+	limit int
 }
 
 // dirOp makes name refer to file; nil removes it. A rename also removes from: a crash leaves one name or the other.
@@ -122,6 +125,14 @@ func (f *inode) writeDisk(from, to int) {
 		f.disk = append(f.disk, make([]byte, to-len(f.disk))...)
 	}
 	copy(f.disk[from:to], f.cache[from:to])
+}
+
+// used is what the files have, bytes.
+func (d *simDisk) used() (n int) {
+	for _, f := range d.names {
+		n += len(f.cache)
+	}
+	return n
 }
 
 func (d *simDisk) change(op dirOp) {
@@ -232,6 +243,9 @@ func (s *simFile) WriteAt(b []byte, offset int64) (int, error) {
 	}
 	f := s.f
 	end := int(offset) + len(b)
+	if s.d.limit > 0 && end > len(f.cache) && s.d.used()+end-len(f.cache) > s.d.limit {
+		return 0, &fs.PathError{Op: "write", Err: syscall.ENOSPC}
+	}
 	if end > len(f.cache) {
 		f.cache = append(f.cache, make([]byte, end-len(f.cache))...)
 	}

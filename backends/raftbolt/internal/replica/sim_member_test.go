@@ -28,6 +28,7 @@ type simMember struct {
 	lastCommit uint64        // of this life
 	wasLeader  bool
 	flushing   bool
+	keeping    bool
 }
 
 // simRead is a linearizable read on its way.
@@ -50,7 +51,7 @@ func (m *simMember) config() Config {
 	return Config{
 		ClusterID: 1, MemberID: m.id, Dir: "wal", FS: m.disk, StateMachine: m.store, Transport: simTransport{m},
 		TickInterval: 1, ElectionTicks: 10, HeartbeatTicks: 1, Random: lifeIDs{m.w.rng}, Logger: zap.NewNop(),
-		SegmentBytes: simSegmentBytes, CacheBytes: 2048, CatchupEntries: 5 + m.w.seed%40,
+		SegmentBytes: m.w.segmentBytes, CacheBytes: 2048, CatchupEntries: 5 + m.w.seed%40,
 		faults: m.w.faults, skipRepair: m.w.skipRepair,
 	}
 }
@@ -68,7 +69,7 @@ func (m *simMember) start() {
 	w := m.w
 	m.life++
 	m.store.state = m.store.durable
-	m.reads, m.wasLeader, m.flushing = nil, false, false
+	m.reads, m.wasLeader, m.flushing, m.keeping = nil, false, false, false
 	c, err := openCore(m.config())
 	if errors.Is(err, errCrash) {
 		m.alive = true
@@ -90,6 +91,7 @@ func (m *simMember) start() {
 	}
 	m.syncedHard = c.log.HardState() // Open has synced what it found
 	c.campaignAlone()
+	m.housekeep()
 	m.pump()
 	m.later(w.between(0, simTick), m.tick)
 	m.later(w.between(0, 300_000), m.flush)
@@ -166,14 +168,35 @@ func (m *simMember) flush() {
 	})
 }
 
+// housekeep is what the keeper of a Node does.
 func (m *simMember) housekeep() {
-	if m.core.log.NeedsHousekeeping() {
-		m.later(m.w.between(10, 5000), func() {
-			if err := m.core.log.Housekeep(); err != nil {
-				m.stopped(err)
-			}
-		})
+	if m.keeping || !m.core.log.NeedsHousekeeping() {
+		return
 	}
+	m.keeping = true
+	m.later(m.w.between(10, 5000), func() {
+		m.keeping = false
+		err := m.core.log.Housekeep()
+		if wal.IsFull(err) {
+			m.core.shrinkLog()
+			err = m.core.log.Housekeep()
+		}
+		switch {
+		case wal.IsFull(err):
+			m.w.totals.full++
+			m.w.logf("member %d has no spare: %v", m.id, err)
+			m.keeping = true
+			m.later(1_000_000, func() {
+				m.keeping = false
+				m.housekeep()
+			})
+		case err != nil:
+			m.stopped(err)
+			return
+		}
+		m.core.kept(err)
+		m.pump()
+	})
 }
 
 // stopped is a failed operation: only the end of the machine may be the cause.
@@ -207,6 +230,9 @@ func (m *simMember) pump() {
 
 func (m *simMember) startBatch() {
 	b := m.core.nextBatch()
+	if m.core.starved {
+		m.housekeep()
+	}
 	if b == nil {
 		return
 	}

@@ -115,6 +115,7 @@ func TestSimulation(t *testing.T) {
 	for name, count := range map[string]int{
 		"crashes": sum.crashes, "power losses": sum.powerLosses, "torn batches": sum.torn, "elections": sum.elections,
 		"snapshots": sum.snapshots, "flushes": sum.flushes, "acknowledged": sum.acknowledged, "confirmed reads": sum.confirmed,
+		"full disks": sum.full, "proposals refused for a full disk": sum.refused,
 	} {
 		if count == 0 {
 			t.Errorf("no %s in %d seeds", name, n)

@@ -3,6 +3,7 @@ package replica
 import (
 	"container/heap"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -10,12 +11,14 @@ import (
 
 // Shape of a world, virtual time in microseconds.
 const (
-	simTick           = 100_000
-	simProposals      = 500 // accepted ones, at least
-	simCrashes        = 3   // at least
-	simSegmentBytes   = 6 << 10
-	simEventLimit     = 400_000     // a world that takes more has stopped making progress
-	simConvergeMicros = 120_000_000 // after healing
+	simTick         = 100_000
+	simProposals    = 500 // accepted ones, at least
+	simCrashes      = 3   // at least
+	simSegmentBytes = 6 << 10
+	// simFillSegmentBytes: where disks fill up, a segment holds every entry, and a reserve with room for some elections.
+	simFillSegmentBytes = 32 << 10
+	simEventLimit       = 400_000     // a world that takes more has stopped making progress
+	simConvergeMicros   = 120_000_000 // after healing
 )
 
 // totals count what happened in worlds, so that nobody takes an idle simulator for a green one.
@@ -24,6 +27,7 @@ type totals struct {
 	crashes, powerLosses, torn, elections        int
 	snapshotsMade, snapshots, flushes, confirmed int
 	dropped, events                              int
+	full, refused                                int // tries to make a spare on a full disk; proposals refused for it
 }
 
 func (t *totals) add(o totals) {
@@ -41,6 +45,8 @@ func (t *totals) add(o totals) {
 	t.confirmed += o.confirmed
 	t.dropped += o.dropped
 	t.events += o.events
+	t.full += o.full
+	t.refused += o.refused
 }
 
 // world is a group of members on virtual time, in one goroutine, wholly determined by its seed.
@@ -57,6 +63,9 @@ type world struct {
 
 	answerEarly bool // planted: responses go out between write and sync
 	skipRepair  bool // planted: a torn tail stays
+
+	fills        bool // disks fill up
+	segmentBytes int64
 
 	quiet  bool   // the storm is over: no more crashes, losses, partitions
 	cut    []bool // by member: partitioned from the rest
@@ -78,6 +87,10 @@ func newWorld(seed uint64) *world {
 	size := 1
 	if seed%2 == 0 {
 		size = 3
+	}
+	w.segmentBytes = simSegmentBytes
+	if w.fills = seed%5 == 0; w.fills {
+		w.segmentBytes = simFillSegmentBytes
 	}
 	w.cut = make([]bool, size)
 	w.lossy = w.rng.IntN(12)
@@ -183,22 +196,24 @@ func (w *world) settle() {
 	w.quiet, w.lossy = true, 0
 	clear(w.cut)
 	for _, m := range w.members {
-		m.disk.fuse = -1
+		m.disk.fuse, m.disk.limit = -1, 0
 		if !m.alive {
 			m.start()
 		}
 	}
 	limit := w.now + simConvergeMicros
 	var last uint64
+	var proposed int64
 	for w.now < limit {
 		w.step()
 		if last == 0 {
 			if m := w.leader(); m != nil && m.core.termApplied() {
-				last = w.propose(m)
+				last, proposed = w.propose(m), w.now
 			}
 			continue
 		}
-		if p := w.ledger.proposals[last]; p.dropped {
+		// One that was handed to raft is lost without a word when its leader steps down.
+		if p := w.ledger.proposals[last]; p.dropped || p.index == 0 && w.now > proposed+simConvergeMicros/10 {
 			last = 0
 		} else if p.index > 0 && w.agreed(max(p.index, w.ledger.acknowledged)) {
 			w.ledger.checkLogs(w)
@@ -255,13 +270,20 @@ func (w *world) propose(m *simMember) uint64 {
 	w.nextID++
 	id := w.nextID
 	size := 8 + w.rng.IntN(80)
-	if w.chance(100) {
+	if w.fills {
+		size = 8 + w.rng.IntN(1000)
+	} else if w.chance(100) {
 		size = 3000 + w.rng.IntN(6000) // up to more than a segment
 	}
 	command := make([]byte, size)
 	binary.LittleEndian.PutUint64(command, id)
-	w.ledger.proposals[id] = &simProposal{member: m, life: m.life, order: len(w.ledger.proposals)}
-	err := m.core.propose(proposal{command, func(error) { w.dropped(id) }})
+	w.ledger.proposals[id] = &simProposal{member: m, life: m.life, order: len(w.ledger.proposals), reserved: w.fills && w.chance(4)}
+	err := m.core.propose(proposal{command: command, reserved: w.ledger.proposals[id].reserved, dropped: func(err error) {
+		if errors.Is(err, ErrNoSpace) {
+			w.totals.refused++
+		}
+		w.dropped(id)
+	}})
 	if err != nil {
 		w.dropped(id)
 		return 0
@@ -290,8 +312,18 @@ func (w *world) reader() {
 	w.after(w.between(1000, 80_000), w.reader)
 }
 
+// fill lets a member's disk be full for a while: no file can grow, or by little.
+func (w *world) fill(m *simMember) {
+	m.disk.limit = m.disk.used() + w.rng.IntN(simFillSegmentBytes)
+	w.logf("disk of member %d is full", m.id)
+	w.after(w.between(500_000, 6_000_000), func() { m.disk.limit = 0 })
+}
+
 // storm crashes machines, cuts the network, moves leadership.
 func (w *world) storm() {
+	if w.fills && w.chance(2) {
+		w.fill(w.members[w.rng.IntN(len(w.members))])
+	}
 	if w.quiet {
 		return
 	}

@@ -120,3 +120,38 @@ func TestOpenOnFullDisk(t *testing.T) {
 		t.Errorf("last index %d, want %d", l.LastIndex(), index)
 	}
 }
+
+// TestShrinkGivesRoomBack: after Shrink no file is left that the log does not need, save the spare.
+func TestShrinkGivesRoomBack(t *testing.T) {
+	o := options(t)
+	if err := Create(o, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	l, index := mustOpen(t, o, 1), uint64(1)
+	defer l.Close()
+	for range 400 {
+		index++
+		mustWrite(t, l, Batch{HardState: HardState{Term: 1, Commit: 1}, Entries: []*raftpb.Entry{entry(index, 1, 500)}})
+		if err := l.Housekeep(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := o.withDefaults().FS.List(o.Dir)
+	if err != nil || len(before) < 5 {
+		t.Fatalf("%d segments, %v", len(before), err)
+	}
+	l.Shrink(index)
+	if !l.NeedsHousekeeping() {
+		t.Fatal("nothing to do after Shrink")
+	}
+	if err := l.Housekeep(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := o.withDefaults().FS.List(o.Dir)
+	if err != nil || len(after) != 2 {
+		t.Errorf("%q are left, want the active segment and the spare; %v", after, err)
+	}
+	if room := l.Room(); room < o.SegmentBytes-firstBatch {
+		t.Errorf("room for %d bytes with a spare of %d", room, o.SegmentBytes)
+	}
+}

@@ -19,7 +19,9 @@
 //  6. Close.
 //
 // An error of Write or Sync is final: the log answers it from then on, and no sync is ever repeated, since the kernel forgets the
-// pages of a failed one. An error of Housekeep is not: the log goes on while its active segment has room, and Write tries again when it has none.
+// pages of a failed one. An error of Housekeep is as final, unless something was only used up (IsShortage): then the log goes on while its active
+// segment has room (Room), and the caller tries again. A Write that needs a segment when none can be made fails for good, so that the caller
+// must not begin what Room does not cover.
 //
 // # Recovery
 //

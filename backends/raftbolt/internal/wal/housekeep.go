@@ -9,10 +9,16 @@ const keptFree = 2
 func (l *Log) NeedsHousekeeping() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.spare == nil || len(l.free) > keptFree
+	return l.needsHousekeeping()
 }
 
-// Housekeep makes sure that there is a spare, by recycling a released segment or making one, and removes superfluous ones.
+// needsHousekeeping is NeedsHousekeeping for who holds mu.
+func (l *Log) needsHousekeeping() bool {
+	return l.spare == nil || len(l.free) > keptFree || l.lean && len(l.free) > 0
+}
+
+// Housekeep makes sure that there is a spare, by recycling a released segment or making one, and removes superfluous ones. After an error that
+// IsShortage the log is as before, and it may be called again; any other error is final to the caller's use of the log, as one of Sync is.
 func (l *Log) Housekeep() error {
 	l.housekeeping.Lock()
 	defer l.housekeeping.Unlock()
@@ -41,6 +47,9 @@ func (l *Log) Housekeep() error {
 		l.spare = old
 		l.mu.Unlock()
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lean = l.lean && len(l.free) > 0
 	return nil
 }
 

@@ -91,6 +91,7 @@ type Log struct {
 	segments      []*segment
 	spare         *segment
 	free          []*segment // released, ascending; oldest is recycled first
+	lean          bool       // the next Housekeep keeps none of them
 	nextSequence  uint64
 	first         uint64 // first index that Entries answers
 	terms         terms  // Invariant: terms.first() == first-1

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/etcdshim/shim/internal/failpoint"
 )
@@ -52,7 +51,7 @@ func Open(o Options, durable uint64) (_ *Log, err error) {
 	failpoint.Hit(failpoint.LogRepaired)
 	l.tornBatch = r.torn != nil
 	l.takeOver(r.dropped, r.empty)
-	if err := l.Housekeep(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if err := l.Housekeep(); err != nil && !IsShortage(err) {
 		return nil, err
 	}
 	// On a full disk the log goes on without a spare, as it does when the disk fills later: who frees room needs it open.

@@ -46,6 +46,9 @@ func parseSegmentName(base string) (uint64, bool) {
 
 // newSegment makes a segment of size bytes that begins with the given batches. It is durable under its name on return.
 func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) ([]byte, error)) (_ *segment, err error) {
+	if err := o.needRoom(size); err != nil {
+		return nil, err
+	}
 	life, err := o.newLife()
 	if err != nil {
 		return nil, err
@@ -61,7 +64,9 @@ func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) (
 	defer func() {
 		if err != nil {
 			// Left behind, it would take what room the disk has, and each new attempt more.
-			err = errors.Join(err, s.file.Close(), o.FS.Remove(made))
+			if undo := errors.Join(s.file.Close(), o.FS.Remove(made)); undo != nil {
+				err = fmt.Errorf("%w (after: %v)", undo, err) // not to be taken for a mere shortage
+			}
 		}
 	}()
 	head := s.encode()
