@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
 	"github.com/etcdshim/shim/internal/failpoint"
 )
 
@@ -174,6 +175,13 @@ func (d *directory) refuseForeign() error {
 	if err != nil || len(found) == 0 {
 		return err
 	}
+	if logs, err := replica.OwnLog(d.wal); err != nil || logs {
+		if err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+		return fmt.Errorf("%w: %s is missing, but %s holds a log of shim's. Put the file back; if it is lost, "+
+			"restore a snapshot into an empty directory. Nothing was changed", ErrDirectoryCorrupt, filepath.Join(d.member, stateName), d.wal)
+	}
 	return fmt.Errorf("%w: found %s, but no %s. If etcd wrote it, take the data over, on an empty directory:\n"+
 		"  etcdctl --endpoints=ENDPOINT snapshot save backup.db   (while that etcd runs)\n"+
 		"  shim snapshot restore backup.db --data-dir NEW-DIRECTORY\n"+
@@ -209,6 +217,28 @@ func (d *directory) acquire() error {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return fmt.Errorf("%w: another process holds %s: stop it, or choose another directory", ErrDirectoryInUse, path)
+		}
+		return fmt.Errorf("data directory: lock %s: %w", path, err)
+	}
+	d.lock = f
+	return nil
+}
+
+// share locks the directory against servers, and not against others that only
+// read it. Nothing is written: where there is no lock file nobody holds it.
+func (d *directory) share() error {
+	path := filepath.Join(d.member, lockName)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("%w: a server holds %s: stop it first", ErrDirectoryInUse, path)
 		}
 		return fmt.Errorf("data directory: lock %s: %w", path, err)
 	}

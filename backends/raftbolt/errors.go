@@ -2,8 +2,10 @@ package raftbolt
 
 import "errors"
 
-// Errors of Open. The text around them says what to do.
+// Errors of Open and Check. The text around them says what to do.
 var (
+	// ErrNoDirectory: there is no data directory to check.
+	ErrNoDirectory = errors.New("there is no data directory")
 	// ErrForeignDirectory: the data directory was written by etcd, or by nobody
 	// known. Not a byte of it was touched.
 	ErrForeignDirectory = errors.New("the data directory is not shim's")

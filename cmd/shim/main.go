@@ -25,8 +25,12 @@ func main() {
 	if err := newApp().Run(os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, "shim:", err)
 		var usage usageError
-		if errors.As(err, &usage) {
+		var unchecked uncheckedError
+		switch {
+		case errors.As(err, &usage):
 			os.Exit(2) // as etcd does
+		case errors.As(err, &unchecked):
+			os.Exit(checkImpossible)
 		}
 		os.Exit(1)
 	}
@@ -40,13 +44,14 @@ func newApp() *cli.App {
 	return &cli.App{
 		Name:  "shim",
 		Usage: "serve etcd's v3 API from a backend of choice",
-		UsageText: "shim [flags]\n\n" +
+		UsageText: "shim [flags]\nshim check DATA-DIR\n\n" +
 			"Without flags: a single durable member on http://127.0.0.1:2379, data in ./default.etcd.\n" +
 			"Flags take one dash or two; each has an environment variable, which the flag overrides.",
 		Version:              version,
 		HideHelpCommand:      true,
 		Suggest:              true,
 		Flags:                cliFlags(),
+		Commands:             []*cli.Command{checkCommand()},
 		EnableBashCompletion: false,
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
 			return usageError{fmt.Errorf("%w (shim --help lists the flags)", err)}

@@ -46,7 +46,7 @@ func (l *loader) read(tx *bolt.Tx) error {
 			return l.corrupt("bucket %q is missing", name)
 		}
 	}
-	if err := l.readMeta(tx.Bucket([]byte(bucketMeta))); err != nil {
+	if err := l.readMeta(tx.Bucket([]byte(bucketMeta)).Get); err != nil {
 		return err
 	}
 	// Small buckets are only walked, so that every page was looked at.
@@ -71,19 +71,20 @@ func (l *loader) read(tx *bolt.Tx) error {
 	return nil
 }
 
-func (l *loader) readMeta(meta *bolt.Bucket) error {
-	if v := meta.Get([]byte(metaStorageVersion)); string(v) != StorageVersion {
+// readMeta reads the positions; get gives an entry of the meta bucket.
+func (l *loader) readMeta(get func(k []byte) []byte) error {
+	if v := get([]byte(metaStorageVersion)); string(v) != StorageVersion {
 		return fmt.Errorf("%w: %s has %q, this program writes %q", ErrVersion, l.path, v, StorageVersion)
 	}
 	for name, to := range map[string]*uint64{metaConsistentIndex: &l.applied.Index, metaTerm: &l.applied.Term} {
-		if v := meta.Get([]byte(name)); len(v) == 8 {
+		if v := get([]byte(name)); len(v) == 8 {
 			*to = binary.BigEndian.Uint64(v)
 		} else if v != nil {
 			return l.corrupt("meta key %q has %d bytes", name, len(v))
 		}
 	}
 	for name, to := range map[string]*int64{metaScheduledCompact: &l.scheduled, metaFinishedCompact: &l.finished} {
-		if v := meta.Get([]byte(name)); v != nil {
+		if v := get([]byte(name)); v != nil {
 			r, _, err := parseRevision(v)
 			if err != nil {
 				return l.corrupt("meta key %q: %v", name, err)
@@ -91,7 +92,7 @@ func (l *loader) readMeta(meta *bolt.Bucket) error {
 			*to = r.main
 		}
 	}
-	if v := meta.Get([]byte(metaConfState)); v != nil {
+	if v := get([]byte(metaConfState)); v != nil {
 		l.applied.ConfState = append([]byte{}, v...)
 	}
 	return nil

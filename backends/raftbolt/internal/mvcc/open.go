@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -216,6 +217,8 @@ func removeLeftovers(path string) error {
 //	0       4     magic
 //	4       4     version
 //	8       4     page size
+//	16      8     page of the root bucket
+//	32      8     page of the free list, or noFreelist
 //	40      8     high-water mark: the first page that was never allocated
 //	48      8     transaction id
 //	56      8     FNV-1a of bytes 0..55
@@ -228,10 +231,13 @@ const (
 	// minBoltPage and maxBoltPage bound the page sizes that bbolt looks for.
 	minBoltPage = 1 << 10
 	maxBoltPage = 16 << 20
+	// noFreelist says that the free list is not in the file: what is not reachable
+	// is free.
+	noFreelist = math.MaxUint64
 )
 
 // metaPage is what is needed of a meta page.
-type metaPage struct{ pageSize, highWater, txid uint64 }
+type metaPage struct{ pageSize, root, freelist, highWater, txid uint64 }
 
 // readMetaPage reads the page at offset; ok is false if it is no sound meta page.
 func readMetaPage(f io.ReaderAt, offset int64) (m metaPage, ok bool, err error) {
@@ -251,6 +257,8 @@ func readMetaPage(f io.ReaderAt, offset int64) (m metaPage, ok bool, err error) 
 	}
 	m = metaPage{
 		pageSize:  uint64(binary.LittleEndian.Uint32(d[8:])),
+		root:      binary.LittleEndian.Uint64(d[16:]),
+		freelist:  binary.LittleEndian.Uint64(d[32:]),
 		highWater: binary.LittleEndian.Uint64(d[40:]),
 		txid:      binary.LittleEndian.Uint64(d[48:]),
 	}

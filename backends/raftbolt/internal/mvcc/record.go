@@ -194,3 +194,36 @@ func frameEvent(deleted bool, record, prev []byte) []byte {
 	}
 	return e
 }
+
+// scanCanonical reads a record, and refuses one that is not encoded as
+// appendRecord and etcd do it: fields in ascending order, each at most once, none
+// of them zero, numbers in their shortest form.
+func scanCanonical(b []byte) (f fields, value []byte, err error) {
+	number := func(tag byte) (v int64) {
+		if err != nil || len(b) == 0 || b[0] != tag {
+			return 0
+		}
+		n, size := binary.Uvarint(b[1:])
+		if size <= 0 || n == 0 || size != varintSize(n) {
+			err = errRecord
+			return 0
+		}
+		b = b[1+size:]
+		return int64(n)
+	}
+	text := func(tag byte) (v []byte) {
+		n := number(tag)
+		if n < 0 || n > int64(len(b)) {
+			err = errRecord
+			return nil
+		}
+		v, b = b[:n:n], b[n:]
+		return v
+	}
+	f.key, f.create, f.mod, f.version = text(tagKey), number(tagCreate), number(tagMod), number(tagVersion)
+	value, f.lease = text(tagValue), number(tagLease)
+	if len(b) > 0 {
+		err = errRecord
+	}
+	return f, value, err
+}

@@ -64,7 +64,7 @@ func (s *Store) snapshot(ctx context.Context, free func()) (*Snapshot, error) {
 	snap := &Snapshot{ReadCloser: snapshotFile{f, free}}
 	err = s.read(func(tx *bolt.Tx) error {
 		l := loader{path: s.cfg.Path}
-		if err := l.readMeta(tx.Bucket([]byte(bucketMeta))); err != nil {
+		if err := l.readMeta(tx.Bucket([]byte(bucketMeta)).Get); err != nil {
 			return err
 		}
 		snap.Applied = l.applied

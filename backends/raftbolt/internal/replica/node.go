@@ -62,6 +62,9 @@ func CreateLog(cfg Config, index, term uint64) error {
 // LogExists tells whether dir holds a log, of whatever version or maker. A missing directory holds none.
 func LogExists(dir string) (bool, error) { return wal.Exists(nil, dir) }
 
+// OwnLog tells whether dir holds a segment of a log in our format, of whatever version. A missing directory holds none.
+func OwnLog(dir string) (bool, error) { return wal.Own(nil, dir) }
+
 // Open recovers the log, joins it with the state machine's durable state, and starts the node. Errors: wal.ErrNoLog, wal.ErrForeign,
 // wal.ErrVersion, wal.ErrOwner, wal.ErrCorrupt, wal.ErrBehindStore, wal.ErrAheadOfStore, the state machine's or the file system's. After an
 // error nothing runs.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -107,6 +108,15 @@ func Exists(fs FS, dir string) (bool, error) {
 	}
 	names, err := listLog(fs, dir)
 	return len(names) > 0, err
+}
+
+// Own tells whether dir holds a segment that is named as ours. A missing directory holds none.
+func Own(fs FS, dir string) (bool, error) {
+	if fs == nil {
+		fs = OS{}
+	}
+	names, err := listLog(fs, dir)
+	return slices.ContainsFunc(names, func(n string) bool { _, ours := parseSegmentName(n); return ours }), err
 }
 
 // listLog names dir's *.wal files.

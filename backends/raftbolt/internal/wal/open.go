@@ -14,32 +14,17 @@ import (
 // must adjoin. Nothing is changed before the log is known to be sound, ours, and fitting.
 // Errors: ErrNoLog, ErrForeign, ErrVersion, ErrOwner, ErrCorrupt, ErrBehindStore, ErrAheadOfStore, the file system's.
 func Open(o Options, durable uint64) (_ *Log, err error) {
-	o = o.withDefaults()
-	names, err := listLog(o.FS, o.Dir)
-	if err != nil {
-		return nil, err
-	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("%w in %s", ErrNoLog, o.Dir)
-	}
-	for _, n := range names {
-		if _, ours := parseSegmentName(n); !ours {
-			return nil, fmt.Errorf("%w: %s", ErrForeign, filepath.Join(o.Dir, n))
-		}
-	}
-	l := &Log{opt: o}
+	l := &Log{opt: o.withDefaults()}
 	defer func() {
 		if err != nil {
 			l.closeAll()
 		}
 	}()
 	r := recovery{log: l}
-	for _, n := range names {
-		if err := r.add(n); err != nil {
-			return nil, err
-		}
+	if err := r.read(); err != nil {
+		return nil, err
 	}
-	if err := r.finish(durable); err != nil {
+	if err := r.adjoins(durable); err != nil {
 		return nil, err
 	}
 	if err := l.removeTemps(); err != nil {
@@ -75,6 +60,8 @@ type recovery struct {
 	broken  *segment   // the last segment whose header is unreadable, if no batch came behind it
 	end     int64      // where the last batch ends in its segment
 	torn    *tornBatch // what is left of a batch at the end of the log
+	// visit, if set, is told of each batch; its error ends the recovery.
+	visit func(seg *segment, offset int64, h *batchHeader, b *Batch) error
 }
 
 // tornBatch is a batch whose header survived and whose payload did not.
@@ -82,6 +69,29 @@ type tornBatch struct {
 	seg    *segment
 	offset int64
 	size   int64
+}
+
+// read reads all segments, and judges what does not depend on the store.
+func (r *recovery) read() error {
+	o := &r.log.opt
+	names, err := listLog(o.FS, o.Dir)
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("%w in %s", ErrNoLog, o.Dir)
+	}
+	for _, n := range names {
+		if _, ours := parseSegmentName(n); !ours {
+			return fmt.Errorf("%w: %s", ErrForeign, filepath.Join(o.Dir, n))
+		}
+	}
+	for _, n := range names {
+		if err := r.add(n); err != nil {
+			return err
+		}
+	}
+	return r.finish()
 }
 
 // add reads one segment file.
@@ -151,6 +161,11 @@ func (r *recovery) scan(seg *segment, b []byte) error {
 		if batch.Snapshot == nil && (h.first < l.first || h.first > l.terms.last+1) {
 			return r.corrupt(seg, pos, fmt.Sprintf("entries from %d on, the log holds [%d, %d]", h.first, l.first, l.terms.last))
 		}
+		if r.visit != nil {
+			if err := r.visit(seg, pos, &h, &batch); err != nil {
+				return err
+			}
+		}
 		l.admit(&h, &batch, seg, pos, h.size())
 		pos += h.size()
 		r.end, r.torn, r.broken, r.empty = pos, nil, nil, nil
@@ -189,7 +204,7 @@ func (r *recovery) corrupt(seg *segment, pos int64, what string) error {
 }
 
 // finish judges the whole.
-func (r *recovery) finish(durable uint64) error {
+func (r *recovery) finish() error {
 	l := r.log
 	if r.broken != nil {
 		return r.corrupt(r.broken, 0, "the segment's header is damaged")
@@ -197,6 +212,14 @@ func (r *recovery) finish(durable uint64) error {
 	if l.number == 0 {
 		return fmt.Errorf("%w: %s holds no batch; %s", ErrCorrupt, l.opt.Dir, advice)
 	}
+	l.active, l.pos = l.lastBatch, r.end
+	return nil
+}
+
+// adjoins judges whether the log goes with a store that holds everything up to
+// durable.
+func (r *recovery) adjoins(durable uint64) error {
+	l := r.log
 	if l.terms.last < durable {
 		return fmt.Errorf("%w: in %s the last entry is %d, the store holds %d; %s", ErrBehindStore, l.opt.Dir, l.terms.last, durable, advice)
 	}
@@ -204,7 +227,6 @@ func (r *recovery) finish(durable uint64) error {
 	if install := l.record != nil && l.record.Index > durable; l.first > durable+1 && !install {
 		return fmt.Errorf("%w: in %s the first entry is %d, the store holds %d; %s", ErrAheadOfStore, l.opt.Dir, l.first, durable, advice)
 	}
-	l.active, l.pos = l.lastBatch, r.end
 	return nil
 }
 
