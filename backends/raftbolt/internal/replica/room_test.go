@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -135,12 +136,13 @@ func TestFullDiskStopsNoNode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	have := r.all()
 	n.Stop()
+	have := r.all()
 	r.crash()
 	n = start(t, cfg)
-	if err := n.WaitApplied(t.Context(), n.Status().Committed); err != nil || r.all() != have {
-		t.Errorf("the restart lost or invented commands; %v", err)
+	// Of the many, some may have been in the log and not yet applied.
+	if err := n.WaitApplied(t.Context(), n.Status().Committed); err != nil || !strings.HasPrefix(r.all(), have) {
+		t.Errorf("the restart lost commands; %v", err)
 	}
 }
 
