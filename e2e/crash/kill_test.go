@@ -1,6 +1,7 @@
-// Package crash kills shim at random moments under load and compares what the
-// restarted server says with what its clients know: the state of every key, the
-// whole history since the last compaction, leases and revisions.
+// Package crash kills shim at random moments, and at every step of its durable
+// path, under a storm of load, and compares what the restarted server says with
+// what its clients know: the state of every key, the whole history since the last
+// compaction, what thousands of watches got, leases, revisions and indexes.
 package crash
 
 import (
@@ -22,91 +23,164 @@ var (
 )
 
 const (
+	// clients of the load.
 	clients = 10
-	// writesPerRound is the least number of writes acknowledged between two kills.
-	writesPerRound = 1000
+	// leastWrites and moreWrites make the number of writes acknowledged before a kill.
+	leastWrites, moreWrites = 200, 1500
 	// roundTimeout bounds one round on a busy machine.
 	roundTimeout = 3 * time.Minute
+	// progressRounds is after how many rounds a line is printed.
+	progressRounds = 10
 )
 
-// TestKill ensures that nothing acknowledged is lost, nothing unacknowledged is
-// half there, and nothing happens late, over SIGKILLs under load.
-func TestKill(t *testing.T) {
-	start := time.Now()
-	t.Logf("seed %d, %d rounds, %d clients, at least %d writes a round", *seed, *rounds, clients, writesPerRound)
-	o := rig.Options{Bin: *binary, Dir: filepath.Join(t.TempDir(), "data"), Addr: rig.FreeAddr(t)}
-	if o.Bin == "" {
-		o.Bin = rig.Build(t)
-	}
-	load := rig.NewLoad(*seed, clients)
-	verifier := rig.NewVerifier(load.Record)
-	rng := rand.New(rand.NewPCG(*seed, 0))
-	var srv *rig.Server
-	for round := range *rounds {
-		srv = rig.Start(t, o)
-		if round > 0 {
-			verify(t, srv, verifier, round)
-		}
-		killUnder(t, srv, load, rng, round)
-		if rig.HasCheck(o.Bin) {
-			rig.Check(t, o.Bin, o.Dir)
-		}
-	}
-	srv = rig.Start(t, o)
-	verify(t, srv, verifier, *rounds)
-	awaitExpiry(t, srv, verifier)
-	srv.Terminate(t)
+// slowCompaction makes physical compaction take about a second, so that kills land
+// within it. The flags are etcd's.
+var slowCompaction = []string{"--compaction-batch-limit", "20", "--compaction-sleep-interval", "20ms"}
 
-	srv = rig.Start(t, o)
-	awaitExpiry(t, srv, verifier)
-	srv.Terminate(t)
-	counts := fmt.Sprintf("%d kills, %d writes acknowledged, %d events compared, %d unanswered writes found done, compacted at %d of %d",
-		*rounds, load.Record.Writes(), verifier.Events, verifier.Resolved, verifier.Compacted(), verifier.Seen())
-	fmt.Printf("crash: seed %d, %s\n", *seed, counts)
-	if verifier.Compacted() == 0 || verifier.Events < *rounds*writesPerRound/4 {
-		t.Errorf("the run did not compare enough: compacted at %d, %d events", verifier.Compacted(), verifier.Events)
+// trial is a storm on one data directory, and what was done to it.
+type trial struct {
+	*rig.Storm
+	options rig.Options
+	rng     *rand.Rand
+	kills   int
+	// compacting counts the kills within a physical compaction.
+	compacting int
+	start      time.Time
+}
+
+func newTrial(t testing.TB, bin string, seed uint64) *trial {
+	t.Helper()
+	return &trial{
+		Storm:   rig.NewStorm(seed, clients, t.TempDir()),
+		options: rig.Options{Bin: bin, Dir: filepath.Join(t.TempDir(), "data"), Addr: rig.FreeAddr(t), Flags: slowCompaction},
+		rng:     rand.New(rand.NewPCG(seed, 0)), start: time.Now(),
 	}
-	if !t.Failed() {
-		rig.AppendResult(t, "crash", *seed, start, counts)
+}
+
+func (c *trial) String() string {
+	v := c.Verifier
+	return fmt.Sprintf("%d kills (%d within a compaction), %d writes acknowledged, %d events compared and %d of watches, %d unanswered writes found done, %d leases expired, "+
+		"%d snapshots whole and %d broken off, %d defragments, compacted at %d of %d",
+		c.kills, c.compacting, c.Load.Record.Writes(), v.Events, c.WatchEvents, v.Resolved, v.Expired,
+		c.Snapshots.Load(), c.BrokenSnapshots.Load(), c.Defragments.Load(), v.Compacted(), v.Seen())
+}
+
+// TestKill ensures that nothing acknowledged is lost, nothing unacknowledged is
+// half there, nothing happens late, and nothing goes back, over SIGKILLs under a
+// storm.
+func TestKill(t *testing.T) {
+	bin := *binary
+	if bin == "" {
+		bin = rig.Build(t)
+	}
+	c := newTrial(t, bin, *seed)
+	t.Logf("seed %d, %d rounds", *seed, *rounds)
+	for round := range *rounds {
+		srv := rig.Start(t, c.options)
+		if err := c.verify(srv); err != nil {
+			t.Fatalf("after kill %d (seed %d): %v\n%s", round, *seed, err, srv.Log())
+		}
+		if err := c.kill(t, srv); err != nil {
+			t.Fatalf("round %d (seed %d): %v\n%s", round, *seed, err, srv.Log())
+		}
+		if rig.HasCheck(c.options.Bin) {
+			rig.Check(t, bin, c.options.Dir)
+		}
+		if c.kills%progressRounds == 0 {
+			fmt.Printf("crash: %.1f min, %v\n", time.Since(c.start).Minutes(), c)
+		}
+	}
+	c.finish(t)
+	fmt.Printf("crash: seed %d, %.1f min, %v\n", *seed, time.Since(c.start).Minutes(), c)
+	c.enough(t)
+	if !t.Failed() && *binary == "" {
+		rig.AppendResult(t, "crash, SIGKILL", *seed, c.start, c.String())
 	}
 }
 
 // verify compares a fresh server with the record.
-func verify(t *testing.T, srv *rig.Server, verifier *rig.Verifier, round int) {
-	t.Helper()
+func (c *trial) verify(srv *rig.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
 	defer cancel()
-	conn := srv.Dial(t)
-	defer func() { _ = conn.Close() }()
-	if err := verifier.Verify(ctx, conn); err != nil {
-		t.Fatalf("after kill %d (seed %d): %v\n%s", round, *seed, err, srv.Log())
+	conn, err := rig.Dial(srv.Addr)
+	if err != nil {
+		return err
 	}
+	defer func() { _ = conn.Close() }()
+	if err := c.Verifier.Verify(ctx, conn); err != nil {
+		return err
+	}
+	return c.Compare()
 }
 
-func awaitExpiry(t *testing.T, srv *rig.Server, verifier *rig.Verifier) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
-	defer cancel()
-	conn := srv.Dial(t)
-	defer func() { _ = conn.Close() }()
-	if err := verifier.AwaitExpiry(ctx, conn); err != nil {
-		t.Fatalf("seed %d: %v\n%s", *seed, err, srv.Log())
-	}
-}
-
-// killUnder runs all clients until enough writes were acknowledged, kills the
-// server at a random moment after that, and waits for the clients to notice.
-func killUnder(t *testing.T, srv *rig.Server, load *rig.Load, rng *rand.Rand, round int) {
-	t.Helper()
+// kill runs the storm until enough writes were acknowledged, kills the server at
+// a random moment after that, and waits for all to notice.
+func (c *trial) kill(t testing.TB, srv *rig.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- load.Run(ctx, srv.Addr) }()
-	if err := load.AwaitWrites(ctx, writesPerRound+rng.IntN(500)); err != nil {
-		t.Fatalf("round %d (seed %d): %v\n%s", round, *seed, err, srv.Log())
+	go func() { ended <- c.Run(ctx, srv.Addr) }()
+	if err := c.Load.AwaitWrites(ctx, leastWrites+c.rng.IntN(moreWrites)); err != nil {
+		cancel()
+		return fmt.Errorf("%w; %w", err, <-ended)
 	}
+	c.Ending()
 	srv.Kill(t)
+	c.kills++
 	if err := <-ended; err != nil {
-		t.Fatalf("round %d (seed %d): %v\n%s", round, *seed, err, srv.Log())
+		return err
+	}
+	return c.lookAtCompaction()
+}
+
+// lookAtCompaction counts kills within a physical compaction.
+func (c *trial) lookAtCompaction() error {
+	underWay, err := rig.CompactionUnderWay(c.options.Dir)
+	if underWay {
+		c.compacting++
+	}
+	return err
+}
+
+// finish verifies the last kill, waits for the short leases to end, and stops the
+// server twice, cleanly.
+func (c *trial) finish(t testing.TB) {
+	t.Helper()
+	for range 2 {
+		srv := rig.Start(t, c.options)
+		if err := c.verify(srv); err != nil {
+			t.Fatalf("at the end (seed %d): %v\n%s", *seed, err, srv.Log())
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
+		conn := srv.Dial(t)
+		if err := c.Verifier.AwaitExpiry(ctx, conn); err != nil {
+			t.Fatalf("at the end (seed %d): %v\n%s", *seed, err, srv.Log())
+		}
+		cancel()
+		_ = conn.Close()
+		srv.Terminate(t)
+		if rig.HasCheck(c.options.Bin) {
+			rig.Check(t, c.options.Bin, c.options.Dir)
+		}
+	}
+}
+
+// enough makes sure that the run met what it is about.
+func (c *trial) enough(t testing.TB) {
+	t.Helper()
+	v := c.Verifier
+	for what, n := range map[string]int{
+		"compactions": int(v.Compacted()), "whole snapshots": int(c.Snapshots.Load()), "defragments": int(c.Defragments.Load()),
+		"leases that expired": v.Expired, "events of watches": c.WatchEvents, "unanswered writes found done": v.Resolved,
+	} {
+		if n == 0 {
+			t.Errorf("the run saw no %s", what)
+		}
+	}
+	if least := c.kills * leastWrites; v.Events < least {
+		t.Errorf("%d events compared, want at least %d", v.Events, least)
+	}
+	if c.kills >= 20 && c.compacting == 0 {
+		t.Error("no kill landed within a physical compaction")
 	}
 }

@@ -33,6 +33,6 @@ func RunCheck(t testing.TB, bin, dir string) (out string, code int) {
 // HasCheck tells whether the program knows the command check: another server does
 // not.
 func HasCheck(bin string) bool {
-	out, err := exec.Command(bin, "help").CombinedOutput()
-	return err == nil && strings.Contains(string(out), "check")
+	out, err := exec.Command(bin, "--help").CombinedOutput()
+	return err == nil && strings.Contains(string(out), "   check")
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
 )
 
 // Load is a number of clients that write at once, over as many runs of the server
@@ -15,6 +16,17 @@ import (
 type Load struct {
 	Record  *Record
 	clients []*Client
+}
+
+// firstWrong returns the first of errs that is not a GoneError.
+func firstWrong(errs []error) error {
+	for _, err := range errs {
+		var gone GoneError
+		if err != nil && !errors.As(err, &gone) {
+			return err
+		}
+	}
+	return nil
 }
 
 // NewLoad makes a load of n clients, whose choices follow from seed.
@@ -30,36 +42,34 @@ func NewLoad(seed uint64, n int) *Load {
 // until ctx ends or every client has lost the server. It returns the first answer
 // that a correct server cannot give; nil when there was none.
 func (l *Load) Run(ctx context.Context, addr string) error {
-	failures := make(chan error, len(l.clients))
+	errs := make([]error, len(l.clients))
 	var clients sync.WaitGroup
-	for _, c := range l.clients {
-		clients.Go(func() {
-			var gone GoneError
-			if err := c.session(ctx, addr); err != nil && !errors.As(err, &gone) {
-				failures <- fmt.Errorf("client %d: %w", c.id, err)
-			}
-		})
+	for i, c := range l.clients {
+		clients.Go(func() { errs[i] = c.connect(ctx, addr) })
 	}
 	clients.Wait()
-	select {
-	case err := <-failures:
-		return err
-	default:
-		return nil
-	}
+	return firstWrong(errs)
 }
 
-// session is one client's part of Run.
-func (c *Client) session(ctx context.Context, addr string) error {
+// connect is one client's part of Run.
+func (c *Client) connect(ctx context.Context, addr string) error {
 	conn, err := Dial(addr)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
+	return c.session(ctx, conn)
+}
+
+// session is what a client does to one server process.
+func (c *Client) session(ctx context.Context, conn *grpc.ClientConn) error {
 	if err := c.refresh(ctx, pb.NewKVClient(conn)); err != nil {
 		return err
 	}
-	return c.Run(ctx, conn)
+	if err := c.Run(ctx, conn); err != nil {
+		return fmt.Errorf("client %d: %w", c.id, err)
+	}
+	return nil
 }
 
 // pollInterval is how often AwaitWrites looks.

@@ -3,44 +3,68 @@ package rig
 import (
 	"context"
 	"fmt"
-	"slices"
+	"math/rand/v2"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc"
 )
 
-// every is the range of all keys.
-var every = []byte{0}
+// keyValues is the state of every key at one revision.
+type keyValues map[string]*mvccpb.KeyValue
 
-// Verifier holds what a restarted server says against the record. It lives over
-// all rounds.
+// Verifier holds what a restarted server says against the Record. It lives over
+// all rounds, from the empty store on, and knows every revision since: clients
+// compact no revision that it has not seen.
 type Verifier struct {
 	rec *Record
-	// last is the newest operation known to have taken effect on each key.
-	last map[string]*Op
-	// seen is the highest revision and compacted the highest compacted revision
-	// that any earlier round saw.
-	seen, compacted int64
+	rng *rand.Rand
+
+	// base is the compacted revision, with the state there; history is every
+	// revision above it that was seen, without a gap, of which those up to explained
+	// are explained, and make up state. All four are guarded by rec's lock.
+	base      int64
+	baseState keyValues
+	history   []revision
+	explained int64
+	state     keyValues
+
+	// compacted is the last compacted revision that was seen, which base follows at
+	// the next Verify.
+	compacted int64
+	position  position
+	// started is when a server was last seen to be up after a start.
+	started time.Time
+
 	// Events is how many events were compared, Resolved how many operations that
 	// were never answered turned out to be done.
 	Events, Resolved int
+	// Expired is how many leases were seen to end by themselves with a key.
+	Expired int
 }
 
 // NewVerifier makes a verifier of rec.
-func NewVerifier(rec *Record) *Verifier { return &Verifier{rec: rec, last: map[string]*Op{}} }
+func NewVerifier(rec *Record) *Verifier {
+	rec.witnessed = 1 // an empty store stands at revision 1
+	return &Verifier{rec: rec, rng: rand.New(rand.NewPCG(1, 1)), baseState: keyValues{}, state: keyValues{}, explained: 1}
+}
 
 // Seen is the highest revision, and Compacted the highest compacted revision,
 // that the verifier has seen.
-func (v *Verifier) Seen() int64 { return v.seen }
+func (v *Verifier) Seen() int64 { return v.explained }
 
 // Compacted is described with Seen.
 func (v *Verifier) Compacted() int64 { return v.compacted }
 
 // Verify runs while no client writes; only leases with a short TTL may change
-// the store meanwhile.
+// the store meanwhile. After an error the verifier cannot be used again.
 func (v *Verifier) Verify(ctx context.Context, conn *grpc.ClientConn) error {
 	kv := pb.NewKVClient(conn)
+	v.started = time.Now()
+	if err := v.Observe(ctx, conn); err != nil {
+		return err
+	}
 	v.rec.Lock()
 	defer v.rec.Unlock()
 	head, err := kv.Range(ctx, &pb.RangeRequest{Key: every, RangeEnd: every, CountOnly: true})
@@ -48,39 +72,56 @@ func (v *Verifier) Verify(ctx context.Context, conn *grpc.ClientConn) error {
 		return err
 	}
 	now := head.Header.Revision
-	if now < v.rec.revision || now < v.seen {
-		return fmt.Errorf("revision %d after the restart, but %d was acknowledged and %d seen", now, v.rec.revision, v.seen)
+	if seen := max(v.rec.revision, v.rec.witnessed); now < seen {
+		return fmt.Errorf("revision %d after the restart, but %d was acknowledged or seen", now, seen)
 	}
-	base, err := v.compactedRevision(ctx, conn)
-	if err != nil {
-		return err
-	}
-	state := map[string]*mvccpb.KeyValue{}
-	if base > 0 {
-		if state, err = v.stateAt(ctx, kv, base); err != nil {
+	v.forget(v.compacted)
+	compacted := int64(0)
+	if now > 1 { // else a watch from the beginning is neither refused nor answered
+		if compacted, err = v.compactedRevision(ctx, conn); err != nil {
 			return err
 		}
 	}
-	if err := v.walk(ctx, conn, state, base, now); err != nil {
+	if err := v.walk(ctx, conn, compacted+1, now); err != nil {
 		return err
 	}
-	if err := v.checkState(ctx, kv, state, now); err != nil {
+	if err := v.explainAll(); err != nil {
 		return err
 	}
-	if err := v.checkLeases(ctx, conn); err != nil {
-		return err
-	}
-	v.seen, v.compacted = now, base
-	// What did not happen by now must never happen.
-	clear(v.rec.unknown)
-	clear(v.rec.unknownDeletes)
-	for revision := range v.rec.acked {
-		if revision <= base {
-			delete(v.rec.acked, revision)
+	for _, at := range []int64{now, max(compacted, 1), max(compacted, 1) + v.rng.Int64N(now-max(compacted, 1)+1)} {
+		if err := v.compareState(ctx, kv, at); err != nil {
+			return err
 		}
 	}
-	v.rec.compacted, v.rec.maybeCompacted = base, base
+	if err := v.compareLeases(ctx, conn); err != nil {
+		return err
+	}
+	v.compacted = compacted
+	v.rec.compacted, v.rec.maybeCompacted = compacted, compacted
+	// What did not happen by now must never happen.
+	clear(v.rec.unknown)
+	v.rec.unknownDeletes = nil
 	return nil
+}
+
+// forget drops the history up to a revision, which was compacted.
+func (v *Verifier) forget(compacted int64) {
+	for len(v.history) > 0 && v.history[0].number <= compacted {
+		v.baseState.apply(v.history[0])
+		v.history = v.history[1:]
+	}
+	v.base = compacted
+}
+
+// apply changes the state as r does.
+func (s keyValues) apply(r revision) {
+	for _, e := range r.events {
+		if e.Type == mvccpb.Event_DELETE {
+			delete(s, string(e.Kv.Key))
+		} else {
+			s[string(e.Kv.Key)] = e.Kv
+		}
+	}
 }
 
 // compactedRevision asks a watch from the beginning, which a compacted store
@@ -103,42 +144,21 @@ func (v *Verifier) compactedRevision(ctx context.Context, conn *grpc.ClientConn)
 		if resp.Created && !resp.Canceled {
 			continue
 		}
-		base := resp.CompactRevision
-		if base != v.rec.compacted && base != v.rec.maybeCompacted {
-			return 0, fmt.Errorf("compacted at %d, but %d was acknowledged and %d asked for", base, v.rec.compacted, v.rec.maybeCompacted)
+		compacted := resp.CompactRevision
+		if compacted != v.rec.compacted && compacted != v.rec.maybeCompacted {
+			return 0, fmt.Errorf("compacted at %d, but %d was acknowledged and %d asked for", compacted, v.rec.compacted, v.rec.maybeCompacted)
 		}
-		if base < v.compacted {
-			return 0, fmt.Errorf("compacted at %d, but earlier at %d", base, v.compacted)
+		if compacted < v.compacted {
+			return 0, fmt.Errorf("compacted at %d, but earlier at %d", compacted, v.compacted)
 		}
-		return base, nil
+		return compacted, nil
 	}
 }
 
-func watchFrom(revision int64) *pb.WatchRequest {
-	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
-		Key: every, RangeEnd: every, StartRevision: revision, PrevKv: true,
-	}}}
-}
-
-func (v *Verifier) stateAt(ctx context.Context, kv pb.KVClient, revision int64) (map[string]*mvccpb.KeyValue, error) {
-	resp, err := kv.Range(ctx, &pb.RangeRequest{Key: every, RangeEnd: every, Revision: revision})
-	if err != nil {
-		return nil, fmt.Errorf("range at revision %d: %w", revision, err)
-	}
-	state := map[string]*mvccpb.KeyValue{}
-	for _, r := range resp.Kvs {
-		state[string(r.Key)] = r
-	}
-	if int64(len(state)) != resp.Count {
-		return nil, fmt.Errorf("range at revision %d gave %d keys and counted %d", revision, len(state), resp.Count)
-	}
-	return state, nil
-}
-
-// walk replays every event in (base, now] onto state and explains each. No
-// revision may be missing, so every acknowledged one is among them.
-func (v *Verifier) walk(ctx context.Context, conn *grpc.ClientConn, state map[string]*mvccpb.KeyValue, base, now int64) error {
-	next := max(base+1, 2) // an empty store stands at revision 1
+// walk reads all history there is, by a watch from its beginning. What was seen
+// before must come again exactly; what follows is taken into the history.
+func (v *Verifier) walk(ctx context.Context, conn *grpc.ClientConn, next, now int64) error {
+	next = max(next, 2)
 	if next > now {
 		return nil
 	}
@@ -151,7 +171,6 @@ func (v *Verifier) walk(ctx context.Context, conn *grpc.ClientConn, state map[st
 	if err := w.Send(watchFrom(next)); err != nil {
 		return err
 	}
-	var pending []*mvccpb.Event
 	for next <= now {
 		resp, err := w.Recv()
 		if err != nil {
@@ -160,178 +179,102 @@ func (v *Verifier) walk(ctx context.Context, conn *grpc.ClientConn, state map[st
 		if resp.Canceled {
 			return fmt.Errorf("history at revision %d: cancelled, %q, compacted %d", next, resp.CancelReason, resp.CompactRevision)
 		}
-		pending = append(pending, resp.Events...)
-		for len(pending) > 0 && next <= now {
-			n := 0
-			for n < len(pending) && pending[n].Kv.ModRevision == pending[0].Kv.ModRevision {
-				n++
-			}
-			if got := pending[0].Kv.ModRevision; got != next {
-				return fmt.Errorf("history goes from revision %d to %d", next-1, got)
-			}
-			if err := v.explain(state, next, pending[:n]); err != nil {
+		revisions, err := split(resp.Events, next)
+		if err != nil {
+			return fmt.Errorf("history: %w", err)
+		}
+		for _, r := range revisions {
+			if before := v.seen(r.number); before == nil {
+				v.history = append(v.history, r)
+				v.rec.witnessed = r.number
+			} else if err := sameEvents(*before, r); err != nil {
 				return err
 			}
-			v.Events += n
-			pending = pending[n:]
-			next++
+			v.Events += len(r.events)
 		}
+		next += int64(len(revisions))
 	}
 	return nil
 }
 
-// explain finds who made a revision, checks that it is there whole, and applies it.
-func (v *Verifier) explain(state map[string]*mvccpb.KeyValue, revision int64, events []*mvccpb.Event) error {
-	o := v.maker(revision, events)
-	if o == nil {
-		return fmt.Errorf("nobody wrote revision %d: %v", revision, events)
-	}
-	touched := map[string]bool{}
-	for _, e := range events {
-		key := string(e.Kv.Key)
-		if !slices.Contains(o.Keys, key) || touched[key] {
-			return fmt.Errorf("revision %d by %v touches %q", revision, o, key)
-		}
-		touched[key] = true
-		before := state[key]
-		if (before == nil) != (e.PrevKv == nil) || (before != nil && (e.PrevKv.ModRevision != before.ModRevision || string(e.PrevKv.Value) != string(before.Value))) {
-			return fmt.Errorf("revision %d: previous record of %q is %v, it was %v", revision, key, e.PrevKv, before)
-		}
-		if o.Kind == Guarded && before.GetModRevision() != o.Guard {
-			return fmt.Errorf("guarded write %v took effect on mod revision %d", o, before.GetModRevision())
-		}
-		if o.Deletes() != (e.Type == mvccpb.Event_DELETE) {
-			return fmt.Errorf("revision %d by %v is a %v", revision, o, e.Type)
-		}
-		if o.Deletes() {
-			delete(state, key)
-		} else if string(e.Kv.Value) != o.Value || e.Kv.Lease != o.Lease {
-			return fmt.Errorf("revision %d by %v has value %q and lease %d", revision, o, e.Kv.Value, e.Kv.Lease)
-		} else {
-			state[key] = e.Kv
-		}
-		v.last[key] = o
-	}
-	for _, key := range o.Keys {
-		if !touched[key] && (!o.Deletes() || (state[key] != nil && o.Kind == Revoke)) {
-			return fmt.Errorf("revision %d by %v is only half there: %q is missing", revision, o, key)
-		}
-	}
-	o.Rev = revision
-	v.rec.acked[revision] = o
-	return nil
-}
-
-// maker returns the operation that made a revision: the one acknowledged with it,
-// else one that was never answered, else the expiry of a lease.
-func (v *Verifier) maker(revision int64, events []*mvccpb.Event) *Op {
-	if o := v.rec.acked[revision]; o != nil {
-		return o
-	}
-	if events[0].Type == mvccpb.Event_PUT {
-		if o := v.rec.unknown[string(events[0].Kv.Value)]; o != nil && o.Rev == 0 {
-			v.Resolved++
-			return o
-		}
+// seen is the revision of that number in the history, nil if it is above it.
+func (v *Verifier) seen(number int64) *revision {
+	if len(v.history) == 0 || number > v.history[len(v.history)-1].number {
 		return nil
 	}
-	for _, o := range v.rec.unknownDeletes[string(events[0].Kv.Key)] {
-		if o.Rev == 0 {
-			v.Resolved++
-			return o
-		}
-	}
-	var keys []string
-	for _, e := range events {
-		if !v.rec.shortLived[string(e.Kv.Key)] {
-			return nil
-		}
-		keys = append(keys, string(e.Kv.Key))
-	}
-	return &Op{Kind: Expire, Keys: keys}
+	return &v.history[number-v.history[0].number]
 }
 
-// checkState compares every key at revision now with the newest operation on it,
-// and with the replayed history.
-func (v *Verifier) checkState(ctx context.Context, kv pb.KVClient, replayed map[string]*mvccpb.KeyValue, now int64) error {
-	state, err := v.stateAt(ctx, kv, now)
-	if err != nil {
-		return err
+// sameEvents tells how a revision that is read again differs from what it was.
+func sameEvents(before, again revision) error {
+	if len(before.events) != len(again.events) {
+		return fmt.Errorf("revision %d had %d events and has %d after the restart", before.number, len(before.events), len(again.events))
 	}
-	if len(state) != len(replayed) {
-		return fmt.Errorf("%d keys at revision %d, the history gives %d", len(state), now, len(replayed))
-	}
-	for key, r := range replayed {
-		if s := state[key]; s == nil || s.ModRevision != r.ModRevision || string(s.Value) != string(r.Value) || s.Version != r.Version || s.CreateRevision != r.CreateRevision {
-			return fmt.Errorf("key %q is %v at revision %d, the history gives %v", key, s, now, r)
-		}
-	}
-	// What was acknowledged at or below the compacted revision has no event any
-	// more; only its effect can be there.
-	for _, o := range v.rec.acked {
-		for _, key := range o.Keys {
-			if last := v.last[key]; last == nil || last.Rev < o.Rev {
-				v.last[key] = o
-			}
-		}
-	}
-	for key := range state {
-		if v.last[key] == nil {
-			v.last[key] = &Op{Kind: Delete, Keys: []string{key}} // it did not exist before
-		}
-	}
-	for key, o := range v.last {
-		s := state[key]
-		switch {
-		case o.Deletes() && s == nil:
-		case !o.Deletes() && s != nil && s.ModRevision == o.Rev && string(s.Value) == o.Value:
-		default:
-			newer := v.compactedAway(key, o, s)
-			if newer == nil {
-				return fmt.Errorf("key %q is %v, but the newest write of it is %v", key, s, o)
-			}
-			v.last[key] = newer
+	for i, e := range before.events {
+		a := again.events[i]
+		if e.Type != a.Type || !sameRecord(e.Kv, a.Kv) || !sameRecord(e.PrevKv, a.PrevKv) {
+			return fmt.Errorf("revision %d: event %d was %s and is %s after the restart", before.number, i, showEvent(e), showEvent(a))
 		}
 	}
 	return nil
 }
 
-// compactedAway returns what, newer than o and with its event compacted away,
-// explains the state of key: an operation never answered, or an expiry; nil if
-// nothing does.
-func (v *Verifier) compactedAway(key string, o *Op, s *mvccpb.KeyValue) *Op {
-	if s == nil {
-		if v.rec.shortLived[key] || len(v.rec.unknownDeletes[key]) > 0 {
-			return &Op{Kind: Expire, Keys: []string{key}, Rev: o.Rev}
-		}
-		return nil
+func sameRecord(a, b *mvccpb.KeyValue) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
 	}
-	if u := v.rec.unknown[string(s.Value)]; u != nil && slices.Contains(u.Keys, key) && s.ModRevision > o.Rev {
-		u.Rev = s.ModRevision
-		return u
-	}
-	return nil
+	return string(a.Key) == string(b.Key) && string(a.Value) == string(b.Value) && a.ModRevision == b.ModRevision &&
+		a.CreateRevision == b.CreateRevision && a.Version == b.Version && a.Lease == b.Lease
 }
 
-// checkLeases compares the leases with those acknowledged.
-func (v *Verifier) checkLeases(ctx context.Context, conn *grpc.ClientConn) error {
-	resp, err := pb.NewLeaseClient(conn).LeaseLeases(ctx, &pb.LeaseLeasesRequest{})
-	if err != nil {
-		return err
+func showEvent(e *mvccpb.Event) string {
+	return fmt.Sprintf("%v %s, before %s", e.Type, showRecord(e.Kv), showRecord(e.PrevKv))
+}
+
+func showRecord(r *mvccpb.KeyValue) string {
+	if r == nil {
+		return "nothing"
 	}
-	alive := map[int64]bool{}
-	for _, l := range resp.Leases {
-		alive[l.ID] = true
+	return fmt.Sprintf("{%q = %.*q, created %d, modified %d, version %d, lease %x}", r.Key, shownValue, r.Value, r.CreateRevision, r.ModRevision, r.Version, r.Lease)
+}
+
+// pageKeys bounds one answer: some of the values are large.
+const pageKeys = 200
+
+// compareState compares every key at a revision with what the history gives.
+func (v *Verifier) compareState(ctx context.Context, kv pb.KVClient, at int64) error {
+	want := keyValues{}
+	for key, r := range v.baseState {
+		want[key] = r
 	}
-	for id := range v.rec.longLeases {
-		if !alive[id] {
-			return fmt.Errorf("lease %x was granted for %d s and is gone", id, longTTL)
+	for _, r := range v.history {
+		if r.number > at {
+			break
+		}
+		want.apply(r)
+	}
+	found := 0
+	for from := every; ; {
+		resp, err := kv.Range(ctx, &pb.RangeRequest{Key: from, RangeEnd: every, Revision: at, Limit: pageKeys})
+		if err != nil {
+			return fmt.Errorf("range at revision %d: %w", at, err)
+		}
+		if rest := int64(len(want) - found); resp.Count != rest {
+			return fmt.Errorf("range at revision %d from %q on counts %d keys, the history gives %d", at, from, resp.Count, rest)
+		}
+		for _, r := range resp.Kvs {
+			if !sameRecord(r, want[string(r.Key)]) {
+				return fmt.Errorf("at revision %d there is %s, the history gives %s", at, showRecord(r), showRecord(want[string(r.Key)]))
+			}
+			from = append(append([]byte{}, r.Key...), 0)
+		}
+		found += len(resp.Kvs)
+		if !resp.More {
+			break
 		}
 	}
-	for id := range v.rec.revoked {
-		if alive[id] {
-			return fmt.Errorf("lease %x was revoked and is back", id)
-		}
+	if found != len(want) {
+		return fmt.Errorf("%d keys at revision %d, the history gives %d", found, at, len(want))
 	}
 	return nil
 }
