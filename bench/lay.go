@@ -60,8 +60,8 @@ func (t *target) lay(ctx context.Context, round int, groups ...group) error {
 	return t.wait(ctx)
 }
 
-// nextBatch takes up to batch puts of distinct keys from the front of order,
-// leaving the order of each key's puts as it is. It changes order in place.
+// nextBatch takes up to batch puts of distinct keys from the front of order, in which
+// a key stands once for each of its puts. It changes order in place.
 func nextBatch(order []int32) (taken, rest []int32) {
 	var later []int32
 	seen := make(map[int32]bool, batch)
