@@ -225,7 +225,10 @@ func (s *Store) records(versions []version, take func(record []byte, size int) b
 	}
 	for _, v := range versions {
 		if v.main <= st.flushedRevision {
-			return s.read(func(tx *bolt.Tx) error { return run(newFinder(tx)) })
+			return s.read(func(tx *bolt.Tx) error {
+				f := newFinder(tx)
+				return run(&f)
+			})
 		}
 	}
 	return run(nil)
@@ -241,7 +244,8 @@ func (s *Store) record(v version) (record []byte, err error) {
 		return nil, errMissing
 	}
 	err = s.read(func(tx *bolt.Tx) error {
-		r := newFinder(tx).find(v.revision())
+		f := newFinder(tx)
+		r := f.find(v.revision())
 		if r == nil {
 			return errMissing
 		}
@@ -249,33 +253,4 @@ func (s *Store) record(v version) (record []byte, err error) {
 		return nil
 	})
 	return record, err
-}
-
-// finder looks records up in the key bucket. Those that follow each other are
-// found without a search.
-type finder struct {
-	cursor *bolt.Cursor
-	last   revision
-	key    []byte
-}
-
-func newFinder(tx *bolt.Tx) *finder {
-	return &finder{cursor: tx.Bucket([]byte(bucketKey)).Cursor(), last: revision{main: -1}}
-}
-
-// find returns the record of a put, valid within the transaction, or nil.
-func (f *finder) find(r revision) []byte {
-	f.key = appendRevision(f.key[:0], r, false)
-	if f.last.main >= 0 && (r == revision{f.last.main + 1, 0} || r == revision{f.last.main, f.last.sub + 1}) {
-		if k, v := f.cursor.Next(); string(k) == string(f.key) {
-			f.last = r
-			return v
-		}
-	}
-	f.last.main = -1
-	if k, v := f.cursor.Seek(f.key); string(k) == string(f.key) {
-		f.last = r
-		return v
-	}
-	return nil
 }
