@@ -16,6 +16,13 @@ const (
 	// patience is how long answers that wait let one that may exceed the budget,
 	// and makes no use of it, stand in their way.
 	patience = 2 * time.Second
+	// overdraft is up to how many times the budget answers that nobody reads are
+	// passed over for the next one. Beyond, who waits does so until memory is given
+	// back, or the connection that holds it is closed.
+	overdraft = 2
+	// stallTimeout is how long a connection may hold memory that others wait for
+	// without a single chunk moving: its client does not read.
+	stallTimeout = 10 * time.Second
 )
 
 // budget bounds the memory of answers between the backend and the socket. It is
@@ -28,8 +35,13 @@ const (
 //   - The oldest waiting answer may exceed the budget, so that answers which hold
 //     memory while they wait cannot block each other. There is one such at a time:
 //     the next is chosen once its memory is given back, or when it took nothing
-//     for as long as patience lasts: its client does not read.
+//     for as long as patience lasts: its client does not read, or slowly. An
+//     answer that is complete is passed over so only below twice the budget.
 //   - A connection holds at most a quarter while answers of others wait.
+//   - A connection of which nothing moves for stallTimeout while others wait is
+//     closed. grpc has no other way to take an answer back.
+//
+// So answers occupy at most twice the budget and one answer more.
 //
 // Memory is given back when grpc frees the piece (see held), when the connection
 // ends, or when the garbage collector finds the piece: grpc drops the frames of
@@ -42,6 +54,7 @@ type budget struct {
 	used      int64     // sum of held over live connections
 	lastClaim uint64    // order of claims
 	queue     []*waiter // by ascending claim.order
+	holders   map[*account]struct{}
 	exceeding *claim    // the claim that may exceed limit
 	granted   time.Time // when exceeding last took something
 	reclaimed time.Time // when the collector was last asked
@@ -50,8 +63,12 @@ type budget struct {
 // account is what one connection holds of a budget.
 type account struct {
 	budget *budget
-	held   int64 // guarded by budget.mu
-	ended  bool  // guarded by budget.mu; then nothing is counted any more
+	// hangUp closes the connection; nil when there is none.
+	hangUp func()
+	// The rest is guarded by budget.mu.
+	held  int64
+	moved time.Time // when it last took something or gave it back
+	ended bool      // then nothing is counted any more
 }
 
 // claim is what one request holds. It is used by one goroutine.
@@ -77,7 +94,7 @@ type waiter struct {
 }
 
 func newBudget(limit int64, clock backends.Clock) *budget {
-	return &budget{limit: limit, clock: clock}
+	return &budget{limit: limit, clock: clock, holders: make(map[*account]struct{})}
 }
 
 func (b *budget) account() *account { return &account{budget: b} }
@@ -93,6 +110,10 @@ func (a *account) end() {
 	a.ended = true
 	b.used -= a.held
 	a.held = 0
+	delete(b.holders, a)
+	if b.exceeding != nil && b.exceeding.account == a {
+		b.exceeding = nil
+	}
 	b.grant()
 }
 
@@ -146,22 +167,27 @@ func (c *charge) release() {
 	if n == 0 {
 		return
 	}
-	c.claim.held -= n
-	if a := c.claim.account; !a.ended {
-		a.held -= n
-		b.used -= n
-	}
+	b.hold(c.claim, -n)
 	b.passOn(c.claim)
 	b.grant()
 }
 
 // The methods below are called with mu held, except wait.
 
+// hold counts n bytes more, or less when negative.
 func (b *budget) hold(c *claim, n int64) {
 	c.held += n
-	if !c.account.ended {
-		c.account.held += n
-		b.used += n
+	a := c.account
+	if a.ended {
+		return
+	}
+	a.held += n
+	a.moved = b.clock.Now()
+	b.used += n
+	if a.held > 0 {
+		b.holders[a] = struct{}{}
+	} else {
+		delete(b.holders, a)
 	}
 }
 
@@ -259,10 +285,28 @@ func (b *budget) nudge() {
 	if collect {
 		runtime.GC()
 	}
+	for _, hangUp := range b.settle() {
+		hangUp()
+	}
+}
+
+// settle passes the right to exceed on from an answer that makes no use of it, and
+// returns what closes the connections that stand in the way of those who wait.
+func (b *budget) settle() (stalled []func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.clock.Now().Sub(b.granted) >= patience {
+	now := b.clock.Now()
+	if c := b.exceeding; c != nil && now.Sub(b.granted) >= patience && (!c.done || b.used < overdraft*b.limit) {
 		b.exceeding = nil
 	}
 	b.grant()
+	if len(b.queue) == 0 {
+		return nil
+	}
+	for a := range b.holders {
+		if a.hangUp != nil && now.Sub(a.moved) >= stallTimeout {
+			stalled = append(stalled, a.hangUp)
+		}
+	}
+	return stalled
 }

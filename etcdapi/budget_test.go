@@ -159,6 +159,50 @@ func TestBudgetPatience(t *testing.T) {
 	}
 }
 
+// TestBudgetStalled: answers that nobody reads do not pile up beyond twice the
+// budget; the connections that hold them are closed when others wait, and only
+// those of which nothing moved.
+func TestBudgetStalled(t *testing.T) {
+	clock := newManualClock()
+	b := newBudget(64*mib, clock)
+	var closed atomic.Int64
+	hold := func(n int64) *account {
+		a := b.account()
+		a.hangUp = func() { closed.Add(1); a.end() }
+		c := &claim{account: a}
+		mustTake(t, c, n)
+		c.finish()
+		return a
+	}
+	hold(64 * mib)
+	stuck := hold(100 * mib)
+	next := taking(t.Context(), &claim{account: b.account()}, 5*mib)
+	await(t, func() bool { return b.waiting() == 1 })
+	clock.now.Add(int64(stallTimeout) - 1)
+	for range 2 { // the second is taken once the first did nothing
+		select {
+		case <-next:
+			t.Fatal("granted although twice the budget is used")
+		case clock.ticks <- time.Time{}:
+		}
+	}
+	alive := b.account() // something moves on this connection
+	alive.hangUp = func() { t.Error("a connection that moves was closed") }
+	b.mu.Lock()
+	b.hold(&claim{account: alive}, 1)
+	b.mu.Unlock()
+	clock.now.Add(1)
+	var paid *charge
+	select {
+	case paid = <-next: // by the second tick
+	case clock.ticks <- time.Time{}:
+		paid = <-next
+	}
+	if paid == nil || closed.Load() != 2 || !stuck.ended {
+		t.Errorf("granted: %v, %d connections closed", paid != nil, closed.Load())
+	}
+}
+
 // TestBudgetQuarter: while others wait, a connection that has its quarter waits
 // behind them.
 func TestBudgetQuarter(t *testing.T) {

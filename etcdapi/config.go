@@ -69,8 +69,9 @@ type Config struct {
 	Metrics *prometheus.Registry
 	Clock   backends.Clock
 
-	// prefaceTimeout is the constant of that name, except in tests.
+	// The constants of these names, except in tests.
 	prefaceTimeout time.Duration
+	snapshotStall  time.Duration
 }
 
 // withDefaults fills in what was not set.
@@ -89,6 +90,7 @@ func (c Config) withDefaults() Config {
 	orDefault(&c.ServerVersion, etcdVersion)
 	orDefault(&c.ShimVersion, "unknown")
 	orDefault(&c.prefaceTimeout, prefaceTimeout)
+	orDefault(&c.snapshotStall, snapshotStall)
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}

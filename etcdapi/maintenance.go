@@ -2,13 +2,8 @@ package etcdapi
 
 import (
 	"context"
-	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
 
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -16,10 +11,6 @@ import (
 
 	"github.com/etcdshim/shim/backends"
 )
-
-// snapshotPartBytes is the size of a snapshot's messages (v3rpc/maintenance.go,
-// snapshotSendBufferSize): eight pages.
-const snapshotPartBytes = 32 << 10
 
 func (s *Server) status(ctx context.Context, _ *pb.StatusRequest) (any, error) {
 	st, err := s.backend.Status(ctx)
@@ -111,47 +102,4 @@ func (s *Server) defragment(ctx context.Context, _ *pb.DefragmentRequest) (any, 
 	}
 	s.log.Info("finished defragment")
 	return &pb.DefragmentResponse{}, nil
-}
-
-// snapshot sends a copy of the store and then its SHA-256, each message telling
-// how many bytes of the copy remain. Its messages have no header, as etcd's.
-func (s *Server) snapshot(ctx context.Context, _ *pb.SnapshotRequest, stream grpc.ServerStream) (err error) {
-	if s.snapshotter == nil {
-		return s.unsupported("Snapshot")
-	}
-	snap, err := s.snapshotter.Snapshot(ctx, s.caller(ctx))
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closed := snap.Close(); err == nil {
-			err = closed
-		}
-	}()
-	s.log.Info("sending database snapshot to client",
-		zap.Int64("total-bytes", snap.SizeBytes), zap.String("storage-version", snap.StorageVersion))
-	hash := sha256.New()
-	buffer := make([]byte, min(snap.SizeBytes, snapshotPartBytes)) // SendMsg encodes before it returns
-	for left := snap.SizeBytes; left > 0; {
-		part := buffer[:min(left, snapshotPartBytes)]
-		if _, err := io.ReadFull(snap, part); err != nil {
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				return status.Error(codes.DataLoss, "etcdserver: the snapshot ended before its size")
-			}
-			return err
-		}
-		left -= int64(len(part))
-		hash.Write(part)
-		if err := stream.SendMsg(&pb.SnapshotResponse{RemainingBytes: uint64(left), Blob: part, Version: snap.StorageVersion}); err != nil {
-			return s.streamEnd(ctx, "send", "snapshot", err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	if err := stream.SendMsg(&pb.SnapshotResponse{Blob: hash.Sum(nil), Version: snap.StorageVersion}); err != nil {
-		return s.streamEnd(ctx, "send", "snapshot", err)
-	}
-	s.log.Info("successfully sent database snapshot to client", zap.Int64("total-bytes", snap.SizeBytes))
-	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -96,4 +97,70 @@ func TestStatusAlarms(t *testing.T) {
 	if want := "memberID:7 alarm:NOSPACE"; len(got.Errors) != 1 || got.Errors[0] != want {
 		t.Errorf("errors %q, want %q alone", got.Errors, want)
 	}
+}
+
+// onePlace is a backend that makes one snapshot at a time.
+type onePlace struct {
+	fake
+	place chan struct{}
+}
+
+func (f *onePlace) Snapshot(context.Context, backends.Caller) (*backends.Snapshot, error) {
+	select {
+	case f.place <- struct{}{}:
+	default:
+		return nil, backends.ErrTooManyRequests
+	}
+	const size = 1 << 20
+	return &backends.Snapshot{ReadCloser: placed{bytes.NewReader(make([]byte, size)), f.place}, SizeBytes: size}, nil
+}
+
+type placed struct {
+	io.Reader
+	place chan struct{}
+}
+
+func (p placed) Close() error {
+	<-p.place
+	return nil
+}
+
+// TestSnapshotUnread: a snapshot that its client does not read gives its place to
+// one that waits; one that is read does not.
+func TestSnapshotUnread(t *testing.T) {
+	f := &onePlace{place: make(chan struct{}, 1)}
+	_, conn := serve(t, f, Config{snapshotStall: 50 * time.Millisecond})
+	maintenance := pb.NewMaintenanceClient(conn)
+	for range 3 { // each takes the place of the one before
+		unread, err := maintenance.Snapshot(t.Context(), &pb.SnapshotRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, func() bool { return len(f.place) == 1 })
+		read, err := maintenance.Snapshot(t.Context(), &pb.SnapshotRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for {
+			part, err := read.Recv()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(part.Blob)
+		}
+		if n != 1<<20+32 {
+			t.Errorf("%d bytes", n)
+		}
+		for err == nil {
+			_, err = unread.Recv()
+		}
+		if status.Code(err) != codes.Unavailable {
+			t.Errorf("the one that was not read ended with %v", err)
+		}
+	}
+	await(t, func() bool { return len(f.place) == 0 })
 }

@@ -24,11 +24,12 @@ import (
 // with Serve, end it with Shutdown. The backend is the caller's to close,
 // afterwards.
 type Server struct {
-	cfg     Config
-	log     *zap.Logger
-	metrics *metrics
-	budget  *budget
-	streams *streams
+	cfg       Config
+	log       *zap.Logger
+	metrics   *metrics
+	budget    *budget
+	streams   *streams
+	snapshots *snapshots
 
 	// The backend and the capabilities it has; those it lacks are nil.
 	backend      backends.Backend
@@ -78,6 +79,7 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 		metrics:    m,
 		budget:     newBudget(cfg.ResponseMemoryBytes, cfg.Clock),
 		streams:    newStreams(),
+		snapshots:  newSnapshots(cfg.Clock, cfg.snapshotStall),
 		backend:    backend,
 		info:       backend.Info(),
 		wireErrors: wireErrors(),
@@ -195,6 +197,11 @@ func (s *Server) accept(l net.Listener, forGRPC, forHTTP *queue) error {
 				return
 			}
 			c := &conn{Conn: raw, account: s.budget.account(), peeked: peeked}
+			c.account.hangUp = func() {
+				s.log.Warn("closing a connection: its client does not read the answers that it asked for, and others wait for the memory",
+					zap.Stringer("remote-addr", raw.RemoteAddr()), zap.Duration("stalled for at least", stallTimeout))
+				_ = c.Close() // nothing can be told to it
+			}
 			if http2 {
 				forGRPC.put(c)
 				return
