@@ -297,6 +297,43 @@ func TestSlowStream(t *testing.T) {
 	expect(t, slow, "events [1] @102 102:a=end")
 }
 
+// Many streams that are not read hold together what one bound allows; each gets
+// everything when it is read again, and what they held is given back.
+func TestSlowStreamsTogether(t *testing.T) {
+	h := newFakeHistory()
+	hub := startHub(t, h)
+	const n, events = 400, 30
+	streams := make([]*watchStream, n)
+	for i := range streams {
+		streams[i] = openStream(t, hub)
+		add(t, streams[i], 1, "a", "", 0)
+	}
+	for range events {
+		h.commit(change{"a", big})
+	}
+	awaitHead(t, hub)
+	if held := hub.queued.Load(); held < allQueuesBytes || held > allQueuesBytes+n*(queueFloorBytes+2*int64(len(big))) {
+		t.Errorf("%d streams hold %d bytes", n, held)
+	}
+	for _, i := range []int{0, n / 2, n - 1} {
+		expect(t, streams[i], "created [1] @1")
+		for next := int64(2); next <= events+1; {
+			for _, e := range nextBatch(t, streams[i]).Events {
+				if got := decodeEvent(t, e).Kv.ModRevision; got != next {
+					t.Fatalf("stream %d: revision %d, want %d", i, got, next)
+				}
+				next++
+			}
+		}
+	}
+	for _, s := range streams {
+		s.Close()
+	}
+	if held := hub.queued.Load(); held != 0 {
+		t.Errorf("closed streams hold %d bytes", held)
+	}
+}
+
 // History that a slow stream still needs may be compacted: it is told.
 func TestSlowStreamCompacted(t *testing.T) {
 	h := newFakeHistory()

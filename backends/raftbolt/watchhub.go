@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/etcdshim/shim/backends"
 )
@@ -41,6 +42,8 @@ type watchHub struct {
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+	// queued is what waits in the queues of all streams, bytes.
+	queued atomic.Int64
 	// kick has a token when there may be work for catchUp.
 	kick chan struct{}
 
@@ -110,7 +113,7 @@ func (h *watchHub) open(ctx context.Context) (*watchStream, error) {
 		return nil, err
 	}
 	s := &watchStream{
-		hub: h, queue: newWatchQueue(),
+		hub: h, queue: newWatchQueue(&h.queued),
 		watches: make(map[int64]*watch),
 		future:  make(map[*watch]struct{}),
 		asked:   make(map[*watch]int64),

@@ -11,11 +11,16 @@ import (
 const (
 	// queueBytes and queueBatches bound what waits in a stream for Next; one
 	// revision, or one turn of catching up, may exceed them. Beyond, the stream
-	// goes back to reading history. A thousand stalled streams hold at most 1 GiB,
-	// and much less when they share events; 1,024 small batches are a second of a
-	// busy store, which a client may pause without falling behind.
+	// goes back to reading history. 1,024 small batches are a second of a busy
+	// store, which a client may pause without falling behind.
 	queueBytes   = 1 << 20
 	queueBatches = 1024
+	// allQueuesBytes bounds the queues of all streams together: once it is reached,
+	// a stream that has queueFloorBytes counts as full. So a thousand streams whose
+	// clients do not read cannot hold a gigabyte. Events that streams share count
+	// for each.
+	allQueuesBytes  = 128 << 20
+	queueFloorBytes = 64 << 10
 	// queueControls bounds the answers to Add in a queue; Add waits beyond. It is
 	// far above what a client that reads has under way.
 	queueControls = 1024
@@ -37,6 +42,8 @@ type watchQueue struct {
 	highest int64
 	// err is why the queue was closed.
 	err error
+	// all counts the bytes in the queues of all streams.
+	all *atomic.Int64
 
 	// ready has a token when there may be something for Next, room when an Add
 	// may have room.
@@ -56,8 +63,9 @@ func (b *queuedBatch) control() bool {
 	return b.Kind == backends.WatchCreated || b.Kind == backends.WatchCanceled
 }
 
-func newWatchQueue() *watchQueue {
-	return &watchQueue{ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+// newWatchQueue makes an empty queue that counts in all.
+func newWatchQueue(all *atomic.Int64) *watchQueue {
+	return &watchQueue{all: all, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
 // token puts a token into a channel of one.
@@ -84,8 +92,9 @@ func (q *watchQueue) push(b backends.WatchBatch, bytes int64) {
 		q.controls++
 	}
 	q.bytes += e.bytes
+	all := q.all.Add(e.bytes)
 	q.batches = append(q.batches, e)
-	if q.bytes >= queueBytes || len(q.batches)-q.head >= queueBatches {
+	if q.bytes >= queueBytes || q.bytes >= queueFloorBytes && all >= allQueuesBytes || len(q.batches)-q.head >= queueBatches {
 		q.full.Store(true)
 	}
 	q.mu.Unlock()
@@ -104,13 +113,17 @@ func (q *watchQueue) pop() (b backends.WatchBatch, ok, resumed bool, err error) 
 	q.batches[q.head] = queuedBatch{}
 	q.head++
 	q.bytes -= e.bytes
+	limit := int64(queueBytes)
+	if q.all.Add(-e.bytes) >= allQueuesBytes {
+		limit = queueFloorBytes
+	}
 	if e.control() {
 		if q.controls--; q.controls == queueControls-1 {
 			token(q.room)
 		}
 	}
 	q.trim()
-	if q.full.Load() && q.bytes <= queueBytes/2 && len(q.batches)-q.head <= queueBatches/2 {
+	if q.full.Load() && q.bytes <= limit/2 && len(q.batches)-q.head <= queueBatches/2 {
 		q.full.Store(false)
 		resumed = true
 	}
@@ -161,6 +174,7 @@ func (q *watchQueue) highestRevision() int64 {
 func (q *watchQueue) close(err error) {
 	q.mu.Lock()
 	if q.err == nil {
+		q.all.Add(-q.bytes)
 		q.err, q.batches, q.head, q.bytes = err, nil, 0, 0
 	}
 	q.mu.Unlock()
