@@ -10,7 +10,7 @@ PROFILE ?= etcd
 ROUNDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint conformance e2e e2e-etcd crash disk e2e-kubernetes e2e-storage build-kubernetes bench bench-smoke mutants sim clean
+.PHONY: help run build test lint conformance e2e e2e-etcd crash disk hostile e2e-kubernetes e2e-storage build-kubernetes bench bench-smoke mutants sim clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ else
 	go test -v -tags live -count=1 -timeout 20m ./conformance -run '^TestLive$$' -endpoint=$(ENDPOINT) -profile=$(PROFILE)
 endif
 
-e2e: e2e-etcd crash disk e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, SIGKILLs, Kubernetes' storage suite, a control plane.
+e2e: e2e-etcd crash disk hostile e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, SIGKILLs, Kubernetes' storage suite, a control plane.
 
 e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
 	cd e2e/etcd && go test -count=1 -timeout 20m -skip 'TestConformance|TestMutants' ./...
@@ -54,6 +54,9 @@ crash: ## Kill shim ROUNDS times under load and compare with what it acknowledge
 
 disk: ## Run shim on full disks. Needs the right to mount.
 	cd e2e && go test -count=1 -timeout 30m -v ./disk
+
+hostile: ## Treat shim badly: clients that never read, speak garbage, ask for too much. FULL=1 for the full sizes, RESULTS=1 notes it in e2e/RESULTS.md.
+	cd e2e && go test -count=1 -timeout 60m -v ./hostile $(if $(FULL),-full)
 
 build-kubernetes: ## Build kube-apiserver, -controller-manager, -scheduler, kubectl and kwok: 7 minutes of two cores when cold.
 	cd e2e/kubernetes && GOWORK=off go run ./build

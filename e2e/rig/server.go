@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -212,13 +213,17 @@ func Dial(addr string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessageBytes)))
 }
 
+// handedOut counts the addresses of FreeAddr, so that tests that run beside each
+// other never get the same one.
+var handedOut atomic.Int64
+
 // FreeAddr finds a loopback address whose port is below the range of outgoing
 // connections, so that none takes it between a kill and the restart.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
 	const low, high = 21000, 32000
-	for n := range high - low {
-		addr := fmt.Sprintf("127.0.0.1:%d", low+(os.Getpid()*61+n)%(high-low))
+	for range high - low {
+		addr := fmt.Sprintf("127.0.0.1:%d", low+(os.Getpid()*61+int(handedOut.Add(1)))%(high-low))
 		if l, err := net.Listen("tcp", addr); err == nil {
 			_ = l.Close() // it was only tried
 			return addr
