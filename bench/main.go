@@ -143,7 +143,7 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	r := report{options: o, machine: m, figures: figures, rows: selected, begin: begin, took: time.Since(begin)}
-	fmt.Print("\n" + r.tables())
+	fmt.Print("\n" + r.quiet() + "\n" + r.tables())
 	if o.out == "" {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,9 +21,14 @@ type figure struct {
 	// took is the time in which they were done.
 	took time.Duration
 	// cpu is the server's CPU time from the row's begin until it was quiet again.
-	cpu      time.Duration
-	p50, p99 time.Duration
-	mem      memory
+	cpu time.Duration
+	// load is the load generator's CPU time.
+	load time.Duration
+	// foreign is the CPU time of everything else while the load ran, the other server
+	// and the kernel's own work included; stolen is what the hypervisor kept.
+	foreign, stolen time.Duration
+	p50, p99        time.Duration
+	mem             memory
 	// ready is set by the restart alone: the time until /readyz answered.
 	ready time.Duration
 }
@@ -58,7 +64,7 @@ func measure(ctx context.Context, t *target, d time.Duration, run load) (figure,
 	if err := resetPeak(t.pid()); err != nil {
 		return f, err
 	}
-	before, err := cpuTime(t.pid())
+	before, err := snapshot(t.pid())
 	if err != nil {
 		return f, err
 	}
@@ -66,6 +72,10 @@ func measure(ctx context.Context, t *target, d time.Duration, run load) (figure,
 	begin := time.Now()
 	got, err := run(ctx, d)
 	f.took = time.Since(begin)
+	if err != nil {
+		return f, err
+	}
+	end, err := snapshot(t.pid())
 	if err != nil {
 		return f, err
 	}
@@ -82,10 +92,31 @@ func measure(ctx context.Context, t *target, d time.Duration, run load) (figure,
 	if f.mem, err = memoryOf(t.pid()); err != nil {
 		return f, err
 	}
-	f.ops, f.cpu = got.ops, after-before
+	f.ops, f.cpu, f.load = got.ops, after-before.server, end.load-before.load
+	f.stolen = end.machine.stolen - before.machine.stolen
+	f.foreign = end.machine.busy - before.machine.busy - (end.server - before.server) - f.load
 	slices.Sort(got.latencies)
 	f.p50, f.p99 = quantile(got.latencies, 0.5), quantile(got.latencies, 0.99)
 	return f, nil
+}
+
+// clocks are CPU times up to a moment.
+type clocks struct {
+	server, load time.Duration
+	machine      machineTime
+}
+
+func snapshot(pid int) (c clocks, err error) {
+	if c.server, err = cpuTime(pid); err != nil {
+		return c, err
+	}
+	var own syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &own); err != nil {
+		return c, err
+	}
+	c.load = time.Duration(own.Utime.Nano() + own.Stime.Nano())
+	c.machine, err = machineTimes()
+	return c, err
 }
 
 // quantile is the smallest value that a part q of the sorted values does not exceed.

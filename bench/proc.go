@@ -46,6 +46,37 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(sum) * tick, nil
 }
 
+// machineTime is the CPU time of the whole machine: what was used, and what a
+// hypervisor gave to others meanwhile.
+type machineTime struct{ busy, stolen time.Duration }
+
+func machineTimes() (machineTime, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return machineTime{}, err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	fields := strings.Fields(line) // cpu user nice system idle iowait irq softirq steal …
+	if len(fields) < 9 {
+		return machineTime{}, fmt.Errorf("/proc/stat begins with %q", line)
+	}
+	var m machineTime
+	for i, f := range fields[1:9] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return m, err
+		}
+		switch i {
+		case 3, 4: // idle
+		case 7:
+			m.stolen += time.Duration(n) * tick
+		default:
+			m.busy += time.Duration(n) * tick
+		}
+	}
+	return m, nil
+}
+
 // memory is how much of a process is resident, in bytes.
 type memory struct {
 	// peak is the largest resident size since resetPeak, pages of mapped files

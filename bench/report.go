@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +36,7 @@ func quantities() []quantity {
 		{title: "Server CPU per operation", of: func(f figure) float64 { return float64(f.cpuPerOp()) }, show: duration},
 		{title: "Latency, p50", of: func(f figure) float64 { return float64(f.p50) }, show: duration},
 		{title: "Latency, p99", of: func(f figure) float64 { return float64(f.p99) }, show: duration},
+		{title: "CPU of the load generator per operation, on the same cores", of: func(f figure) float64 { return float64(f.load) / float64(f.ops) }, show: duration},
 		{title: "Operations per second", of: figure.perSecond, show: func(v float64) string { return fmt.Sprintf("%.0f", v) }},
 		{title: "Peak resident memory of the row, MiB (pages of the mapped file included)", of: func(f figure) float64 { return float64(f.mem.peak) }, show: mib},
 		{title: "Anonymous memory after the row, MiB", of: func(f figure) float64 { return float64(f.mem.anonymous) }, show: mib},
@@ -68,6 +70,22 @@ func median(v []float64) float64 {
 		return (v[n/2-1] + v[n/2]) / 2
 	}
 	return v[len(v)/2]
+}
+
+// quiet tells how much of the machine went elsewhere while rows were measured.
+func (r report) quiet() string {
+	var foreign, stolen []float64
+	for _, f := range r.figures {
+		if f.load > 0 {
+			whole := f.took.Seconds() * float64(runtime.NumCPU()) / 100
+			foreign, stolen = append(foreign, f.foreign.Seconds()/whole), append(stolen, f.stolen.Seconds()/whole)
+		}
+	}
+	if len(foreign) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("- all other processes, the idle server and the kernel's threads among them, took %.0f %% of the cores' time in the median row and %.0f %% in the worst; the hypervisor %.0f %% and %.0f %%\n",
+		median(foreign), slices.Max(foreign), median(stolen), slices.Max(stolen))
 }
 
 // table is one quantity as a Markdown table, or nothing if no row has it. The ratio is that of the medians; the
@@ -121,6 +139,7 @@ func (r report) markdown() string {
 	fmt.Fprintf(&b, "- %s; %s for %d rounds, each row %s a server after a warm-up; seed %d\n",
 		r.begin.UTC().Format("2006-01-02 15:04 UTC"), r.took.Round(time.Second), r.options.rounds, r.options.duration, r.options.seed)
 	b.WriteString(r.machine.text())
+	b.WriteString(r.quiet())
 	fmt.Fprintf(&b, "- flags of both servers: %s; everything else as shipped\n", "`--name --data-dir --listen-client-urls --advertise-client-urls --listen-peer-urls --initial-advertise-peer-urls --initial-cluster`")
 	s := r.options.sizes
 	fmt.Fprintf(&b, "- data: %d keys of 1 KiB, %d keys of 256 B under one prefix, %d of 256 B under %d others, %d in all at the restart; laid in random order, each updated 0 to %d times\n",
