@@ -44,6 +44,9 @@ const (
 	tagCompactRev   = 5 << 3
 	tagCancelReason = 6<<3 | 2
 	tagFragment     = 7 << 3
+
+	tagLeaseID  = 2 << 3 // LeaseKeepAliveResponse
+	tagLeaseTTL = 3 << 3
 )
 
 // maxHeaderBytes is the largest encoded header with its tag and length: four
@@ -101,6 +104,13 @@ func sizeBytes(n int) int { return 1 + sizeVarint(uint64(n)) + n }
 
 func sizeHeader(h backends.Header) int {
 	return 2 + sizeField(h.ClusterID) + sizeField(h.MemberID) + sizeField(uint64(h.Revision)) + sizeField(h.Term)
+}
+
+func encodeKeepAlive(h backends.Header, id, ttlSeconds int64) *reply {
+	b := make([]byte, 0, sizeHeader(h)+sizeField(uint64(id))+sizeField(uint64(ttlSeconds)))
+	b = appendHeader(b, h)
+	b = appendVarint(b, tagLeaseID, uint64(id))
+	return whole(appendVarint(b, tagLeaseTTL, uint64(ttlSeconds)))
 }
 
 // reply is an answer in wire form. It is encoded once, by codec, which hands its

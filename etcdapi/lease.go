@@ -102,18 +102,17 @@ func (s *Server) leaseKeepAlive(ctx context.Context, stream grpc.ServerStream) e
 // renew renews one lease; an unknown one is answered with a TTL of 0. The header
 // is older than the renewal: a client must not believe that the lease lived at a
 // revision at which it was revoked (v3rpc/lease.go, leaseKeepAlive).
-func (s *Server) renew(ctx context.Context, id int64) (*pb.LeaseKeepAliveResponse, error) {
+func (s *Server) renew(ctx context.Context, id int64) (*reply, error) {
 	st, err := s.backend.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.LeaseKeepAliveResponse{Header: wireHeader(st.Header), ID: id}
 	res, err := s.leases.LeaseKeepAlive(ctx, s.caller(ctx), id)
 	switch {
-	case err == nil:
-		resp.TTL = res.TTLSeconds
-	case !errors.Is(err, backends.ErrLeaseNotFound):
+	case errors.Is(err, backends.ErrLeaseNotFound):
+		res.TTLSeconds = 0
+	case err != nil:
 		return nil, err
 	}
-	return resp, nil
+	return encodeKeepAlive(st.Header, id, res.TTLSeconds), nil
 }

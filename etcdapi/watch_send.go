@@ -8,9 +8,14 @@ import (
 	"github.com/etcdshim/shim/backends"
 )
 
-// joinBytes is the mean size up to which the events of a message are copied into
-// one piece: a piece of its own costs more than such a copy.
-const joinBytes = 512
+const (
+	// joinBytes is the mean size up to which the events of a message are copied
+	// into one piece: a piece of its own costs more than such a copy.
+	joinBytes = 512
+	// wholeBytes is the size of all events up to which each message has a copy of
+	// them: one piece of memory in all, against two that grpc frames one by one.
+	wholeBytes = 1 << 10
+)
 
 // send sends what the backend yields. It returns why there is nothing more.
 func (w *watchStream) send(ctx context.Context) error {
@@ -69,23 +74,29 @@ func (w *watchStream) sendEvents(b *backends.WatchBatch) error {
 	header := w.header(b)
 	var shared mem.BufferSlice
 	size := 0
+	for _, e := range b.Events {
+		size += len(e)
+	}
 	for _, id := range b.IDs {
 		watcher := w.watcher(id)
 		if watcher == nil {
 			continue
 		}
 		r := watchResponse{header: header, id: watcher.wireID}
-		if watcher.fragment {
-			if err := w.sendFragments(&r, b.Events); err != nil {
-				return err
-			}
-		} else {
+		var err error
+		switch {
+		case size <= wholeBytes: // too small to be cut, too
+			err = w.stream.SendMsg(r.encodeWhole(b.Events, size))
+		case watcher.fragment:
+			err = w.sendFragments(&r, b.Events)
+		default:
 			if shared == nil {
 				shared, size = joinEvents(b.Events)
 			}
-			if err := w.stream.SendMsg(r.encodeWith(shared, size)); err != nil {
-				return err
-			}
+			err = w.stream.SendMsg(r.encodeWith(shared, size))
+		}
+		if err != nil {
+			return err
 		}
 		w.mu.Lock()
 		watcher.due = false
@@ -253,6 +264,15 @@ func (r *watchResponse) append(b []byte) []byte {
 }
 
 func (r *watchResponse) encode() *reply { return whole(r.append(make([]byte, 0, r.size()))) }
+
+// encodeWhole appends a copy of events of that size together.
+func (r *watchResponse) encodeWhole(events []backends.Event, size int) *reply {
+	b := r.append(make([]byte, 0, r.size()+size))
+	for _, e := range events {
+		b = append(b, e...)
+	}
+	return whole(b)
+}
 
 // encodeWith appends events, whose pieces may be shared: they are the
 // collector's, so that grpc's freeing of them does nothing.

@@ -101,7 +101,11 @@ func (d *watchDelivery) assign(w *watch) error {
 		i, ok = s.outOf[g]
 	}
 	if ok {
-		s.out[i].ids = append(s.out[i].ids[:len(s.out[i].ids):len(s.out[i].ids)], w.id)
+		o := &s.out[i]
+		if len(o.ids) == 1 {
+			o.ids = slices.Clone(o.ids) // it is a watch's own
+		}
+		o.ids = append(o.ids, w.id)
 		return nil
 	}
 	if len(s.out) > 0 {
