@@ -10,8 +10,9 @@ import (
 const (
 	// batch is how many puts one transaction lays; servers allow 128.
 	batch = 100
-	// loaders is how many clients lay data at a time, each its own keys.
-	loaders = 64
+	// loaders is how many clients lay data at a time, each its own keys: enough to
+	// share each sync, and so few that no server reaches its time-out of a request.
+	loaders = 16
 )
 
 // lay puts the keys of groups in random order, each 1 to 6 times, and verifies
@@ -23,7 +24,7 @@ func (t *target) lay(ctx context.Context, round int, groups ...group) error {
 	for _, i := range order {
 		perLoader[int(i)%loaders] = append(perLoader[int(i)%loaders], i)
 	}
-	conns, err := dial(t.address, 8)
+	conns, err := dial(t.address, loaders/4)
 	if err != nil {
 		return err
 	}

@@ -134,15 +134,16 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Print(m.text())
 	progressf("building done after %s", time.Since(begin).Round(time.Second))
-	var figures []figure
+	r := report{options: o, machine: m, rows: selected, begin: begin}
 	for round := 1; round <= o.rounds; round++ {
 		got, err := runRound(ctx, o, binaries, round, selected)
-		figures = append(figures, got...)
+		r.figures = append(r.figures, got...)
 		if err != nil {
+			fmt.Print("\nuntil the error:\n\n" + r.tables())
 			return fmt.Errorf("round %d: %w", round, err)
 		}
 	}
-	r := report{options: o, machine: m, figures: figures, rows: selected, begin: begin, took: time.Since(begin)}
+	r.took = time.Since(begin)
 	fmt.Print("\n" + r.quiet() + "\n" + r.tables())
 	if o.out == "" {
 		return nil
