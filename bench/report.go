@@ -88,6 +88,14 @@ func (r report) quiet() string {
 		median(foreign), slices.Max(foreign), median(stolen), slices.Max(stolen))
 }
 
+// ratio prints a ratio, small ones with two digits that say something.
+func ratio(v float64) string {
+	if v < 0.095 {
+		return fmt.Sprintf("%.2g", v)
+	}
+	return fmt.Sprintf("%.2f", v)
+}
+
 // table is one quantity as a Markdown table, or nothing if no row has it. The ratio is that of the medians; the
 // spread is the smallest and largest ratio of one round.
 func (r report) table(q quantity) string {
@@ -108,12 +116,12 @@ func (r report) table(q quantity) string {
 			cells[2] = q.show(median(shim))
 		}
 		if len(etcd) > 0 && len(etcd) == len(shim) && median(etcd) > 0 {
-			cells[3] = fmt.Sprintf("%.2f", median(shim)/median(etcd))
+			cells[3] = ratio(median(shim) / median(etcd))
 			var ratios []float64
 			for i := range etcd {
 				ratios = append(ratios, shim[i]/max(etcd[i], 1e-9))
 			}
-			cells[4] = fmt.Sprintf("%.2f to %.2f", slices.Min(ratios), slices.Max(ratios))
+			cells[4] = ratio(slices.Min(ratios)) + " to " + ratio(slices.Max(ratios))
 		}
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
 	}
