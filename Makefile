@@ -76,6 +76,10 @@ bench-smoke: ## Run every row of the bench once on little data, to see that it r
 mutants: ## Plant one-line faults and see each caught by its case.
 	cd e2e/etcd && go test -count=1 -timeout 60m -run TestMutants -v ./...
 
+.PHONY: flush-schedules fuzz
+flush-schedules: ## Run SEEDS=1000 random sequences, from SEED=0 on, on members that flush, compact and restart at different times, against a naive model.
+	go test -count=1 -timeout 12h -run '^TestFlushSchedules$$' -v ./backends/raftbolt -seed $(or $(SEED),0) -sequences $(or $(SEEDS),1000)
+
 sim: ## Run the consensus simulator alone; SEED=n replays one seed with its transcript.
 	go test -count=1 -timeout 60m -run 'TestSimulation|TestPlanted' -v ./backends/raftbolt/internal/replica $(if $(SEED),-seed $(SEED))
 

@@ -98,12 +98,13 @@ func (s *Store) dirty() bool {
 	return s.layer.boundary.seq != s.layer.durable
 }
 
-// urgent tells whether to flush before the interval is over.
+// urgent tells whether to flush before the interval is over: somebody waits for
+// it, or for room in the layer, or there is enough.
 func (s *Store) urgent() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := &s.layer
-	return l.boundary.seq != l.durable && (s.want > l.durable || l.bytes >= s.cfg.FlushBytes)
+	return l.boundary.seq != l.durable && (s.want > l.durable || s.full != nil || l.bytes >= s.cfg.FlushBytes)
 }
 
 // flush commits the layer up to its last boundary, if there is anything. It
