@@ -70,8 +70,8 @@ e2e-kubernetes: ## Run a Kubernetes control plane on shim, 500 pods, killed in t
 bench: ## Measure shim and etcd side by side and write bench/RESULTS.md; BENCH='-row list -rounds 1' are further flags.
 	cd bench && go run . -out RESULTS.md $(BENCH)
 
-bench-smoke: ## Run every row of the bench once on little data, to see that it runs and verifies.
-	cd bench && go run . -smoke
+bench-smoke: ## Test the bench, and run each of its rows once on little data, to see that it runs and verifies.
+	cd bench && go test -count=1 ./... && go run . -smoke
 
 mutants: ## Plant one-line faults and see each caught by its case.
 	cd e2e/etcd && go test -count=1 -timeout 60m -run TestMutants -v ./...
