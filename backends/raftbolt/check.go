@@ -188,7 +188,11 @@ func (k *check) store() error {
 	k.checked("%s: %d bytes, %d pages, %d of them in use", path, r.SizeBytes, r.Pages, r.UsedPages)
 	k.checked("%d keys, %d changes up to revision %d, compacted at %d; %d leases, %d members, %d alarms; log applied up to entry %d of term %d",
 		r.Keys, r.Changes, r.Current, max(r.Compacted, 0), len(k.leases), len(k.members), r.Entries[mvcc.BucketAlarm], r.Applied.Index, r.Applied.Term)
-	if r.Faults > 0 && r.Applied.Index == 0 {
+	switch founding := uint64(k.dir.state.FoundingID); {
+	case r.Faults > 0 && r.Applied.Index == 0:
+		return nil
+	case r.Founding != founding:
+		k.found(doReturn, "%s belongs to another data directory: it is of founding %x, %s of founding %x", path, r.Founding, stateName, founding)
 		return nil
 	}
 	k.position(path, r.Applied)
@@ -278,7 +282,8 @@ func (k *check) leftovers(dir string) error {
 func (k *check) log() error {
 	s := k.dir.state
 	d := decoder{}
-	r, err := replica.InspectLog(replica.Config{ClusterID: uint64(s.ClusterID), MemberID: uint64(s.MemberID), Dir: k.dir.wal}, k.durable,
+	r, err := replica.InspectLog(replica.Config{
+		ClusterID: uint64(s.ClusterID), MemberID: uint64(s.MemberID), Founding: uint64(s.FoundingID), Dir: k.dir.wal}, k.durable,
 		func(b []byte) error { _, err := d.decode(b); return err })
 	k.checked("%s: %d segments, %d bytes, %d batches, %d entries (%d to %d) with %d commands; committed %d, term %d",
 		k.dir.wal, r.Segments, r.SizeBytes, r.Batches, r.Entries, r.First, r.Last, r.Commands, r.HardState.Commit, r.HardState.Term)

@@ -38,18 +38,21 @@ const (
 	walDir       = "wal"
 	privateDir   = 0o700
 	privateFile  = 0o600
-	formatNumber = 1
+	formatNumber = 2
 )
 
 // directoryState is the content of shim.json.
 type directoryState struct {
 	// Format is formatNumber. It changes when an older shim could not read, or
 	// would damage, what a newer one writes.
-	Format    int    `json:"format"`
-	ClusterID hexID  `json:"clusterID"`
-	MemberID  hexID  `json:"memberID"`
-	Founded   bool   `json:"founded"`
-	Comment   string `json:"comment"`
+	Format    int   `json:"format"`
+	ClusterID hexID `json:"clusterID"`
+	MemberID  hexID `json:"memberID"`
+	// FoundingID is random. Log and store bear it, so that files of two directories
+	// with equal ids, which follow from names, are not mixed up.
+	FoundingID hexID  `json:"foundingID"`
+	Founded    bool   `json:"founded"`
+	Comment    string `json:"comment"`
 }
 
 const stateComment = "Written by shim. Do not edit."

@@ -101,7 +101,9 @@ func (b *Backend) openFiles(ctx context.Context) error {
 		if err := b.found(ctx); err != nil {
 			return fmt.Errorf("found the member: %w", err)
 		}
-	} else if err := b.openStore(); err != nil {
+	} else if err := b.openStore(true); errors.Is(err, mvcc.ErrMissing) || errors.Is(err, mvcc.ErrFounding) {
+		return fmt.Errorf("%w: %w. Put the file back that belongs here, or restore a snapshot into an empty directory", ErrDirectoryCorrupt, err)
+	} else if err != nil {
 		return err
 	}
 	header := backends.Header{ClusterID: uint64(b.dir.state.ClusterID), MemberID: uint64(b.dir.state.MemberID)}
@@ -131,7 +133,7 @@ func (b *Backend) openFiles(ctx context.Context) error {
 // replicaConfig needs the directory's state.
 func (b *Backend) replicaConfig() replica.Config {
 	c := replica.Config{
-		ClusterID: uint64(b.dir.state.ClusterID), MemberID: uint64(b.dir.state.MemberID), Dir: b.dir.wal,
+		ClusterID: uint64(b.dir.state.ClusterID), MemberID: uint64(b.dir.state.MemberID), Founding: uint64(b.dir.state.FoundingID), Dir: b.dir.wal,
 		TickInterval: b.config.HeartbeatInterval, ElectionTicks: b.config.electionTicks(),
 		Logger: b.env.Logger, NoSync: b.config.UnsafeNoFsync, CatchupEntries: b.config.SnapshotCatchupEntries,
 	}
@@ -141,9 +143,11 @@ func (b *Backend) replicaConfig() replica.Config {
 	return c
 }
 
-func (b *Backend) openStore() (err error) {
+// openStore opens the store, which exists if the member was founded.
+func (b *Backend) openStore(existing bool) (err error) {
 	b.store, err = mvcc.Open(mvcc.Config{
-		Path: b.dir.store(), NoSync: b.config.UnsafeNoFsync, QuotaBytes: max(b.config.QuotaBytes, 0),
+		Path: b.dir.store(), Existing: existing, Founding: uint64(b.dir.state.FoundingID),
+		NoSync: b.config.UnsafeNoFsync, QuotaBytes: max(b.config.QuotaBytes, 0),
 		Logger: b.env.Logger, Clock: b.env.Clock,
 		CompactBatch: b.config.CompactionBatchLimit, CompactPause: b.config.CompactionSleepInterval,
 		OnDurable: func(index uint64) {
@@ -172,7 +176,11 @@ func (b *Backend) found(ctx context.Context) error {
 		state = *b.dir.state
 	} else {
 		cluster, member := founderIDs(b.config.InitialAdvertisePeerURLs, b.config.ClusterToken)
-		state.ClusterID, state.MemberID = hexID(cluster), hexID(member)
+		var founding [8]byte
+		if _, err := rand.Read(founding[:]); err != nil {
+			return err
+		}
+		state.ClusterID, state.MemberID, state.FoundingID = hexID(cluster), hexID(member), hexID(binary.BigEndian.Uint64(founding[:]))
 		if err := b.dir.writeState(state); err != nil {
 			return err
 		}
@@ -185,7 +193,7 @@ func (b *Backend) found(ctx context.Context) error {
 		return err
 	}
 	failpoint.Hit(failpoint.FoundLog)
-	if err := b.openStore(); err != nil {
+	if err := b.openStore(false); err != nil {
 		return err
 	}
 	failpoint.Hit(failpoint.FoundStore)

@@ -165,7 +165,7 @@ func TestOtherFormatIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	openIn(t, dir, nil).close()
 	path := filepath.Join(dir, memberDir, stateName)
-	if err := os.WriteFile(path, []byte(`{"format": 2, "clusterID": [1]}`), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(`{"format": 3, "clusterID": [1]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	before := tree(t, dir)

@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -31,6 +32,8 @@ type CheckReport struct {
 	// for and Finished the last that is done; -1 is none.
 	Current, Compacted, Finished int64
 	Applied                      Applied
+	// Founding is the mark of the directory that the file belongs to.
+	Founding uint64
 	// Entries counts the entries of each small bucket.
 	Entries map[Bucket]int
 	// Damage names each fault with its place, at most maxDamage; Faults counts all.
@@ -218,7 +221,8 @@ func (c *checker) smallBuckets() error {
 		if err != nil {
 			return err
 		}
-		if name == bucketMeta {
+		if name == bucketMeta && len(head) >= bucketBytes {
+			c.report.Founding = binary.LittleEndian.Uint64(head[8:])
 			c.meta(meta)
 		}
 	}

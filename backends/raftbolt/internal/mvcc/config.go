@@ -14,6 +14,11 @@ import (
 type Config struct {
 	// Path of the bbolt file. Its directory must exist.
 	Path string
+	// Existing tells Open to refuse to make a store where there is none: ErrMissing.
+	Existing bool
+	// Founding marks a store that Open makes, as the sequence number of the meta
+	// bucket, which etcd's schema has no use for. One with another mark is refused.
+	Founding uint64
 	// NoSync leaves out every fsync: a power cut may then lose or corrupt the store.
 	NoSync bool
 	// QuotaBytes sizes the memory map, which is at least twice the quota and at

@@ -14,6 +14,10 @@ import (
 var (
 	// ErrLocked: another process has the store open.
 	ErrLocked = errors.New("store is locked by another process")
+	// ErrMissing: there is no file, though Config.Existing says that there is one.
+	ErrMissing = errors.New("the store is missing")
+	// ErrFounding: the file is another directory's.
+	ErrFounding = errors.New("the store belongs to another data directory")
 	// ErrVersion: the file's storage version is not one this program writes.
 	ErrVersion = errors.New("unsupported storage version")
 )

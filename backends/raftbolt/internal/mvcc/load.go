@@ -14,6 +14,7 @@ import (
 // bucket, and the index out of the key bucket.
 type loader struct {
 	path      string
+	founding  uint64
 	index     *index
 	last      revision
 	applied   Applied
@@ -27,7 +28,7 @@ func (s *Store) load() (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{path: s.cfg.Path, index: newIndex(), scheduled: -1, finished: -1}
+	l := &loader{path: s.cfg.Path, founding: s.cfg.Founding, index: newIndex(), scheduled: -1, finished: -1}
 	err = guard(l.path, func() error { return db.View(l.read) })
 	closeErr := guard(l.path, db.Close)
 	if err := errors.Join(err, closeErr); err != nil {
@@ -46,7 +47,11 @@ func (l *loader) read(tx *bolt.Tx) error {
 			return l.corrupt("bucket %q is missing", name)
 		}
 	}
-	if err := l.readMeta(tx.Bucket([]byte(bucketMeta)).Get); err != nil {
+	meta := tx.Bucket([]byte(bucketMeta))
+	if got := meta.Sequence(); got != l.founding {
+		return fmt.Errorf("%w: %s is of founding %x, the directory of founding %x", ErrFounding, l.path, got, l.founding)
+	}
+	if err := l.readMeta(meta.Get); err != nil {
 		return err
 	}
 	// Small buckets are only walked, so that every page was looked at.

@@ -19,8 +19,8 @@ import (
 	"github.com/etcdshim/shim/internal/failpoint"
 )
 
-// Open opens or creates the store at c.Path. It returns ErrLocked, ErrVersion or
-// a *CorruptError. An interrupted compaction is taken up again in the background.
+// Open opens or creates the store at c.Path. It returns ErrMissing, ErrFounding,
+// ErrLocked, ErrVersion or a *CorruptError, and has then changed nothing. An interrupted compaction is taken up again in the background.
 func Open(c Config) (*Store, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -53,8 +53,10 @@ func Open(c Config) (*Store, error) {
 // every page in a goroutine of its own, where a fault could not be caught.
 func (s *Store) openFile() error {
 	path := s.cfg.Path
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if err := createFile(path, s.cfg.NoSync); err != nil {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) && s.cfg.Existing {
+		return fmt.Errorf("%w: %s", ErrMissing, path)
+	} else if errors.Is(err, os.ErrNotExist) {
+		if err := s.createFile(path); err != nil {
 			return fmt.Errorf("create store: %w", err)
 		}
 	} else if err != nil {
@@ -155,7 +157,7 @@ func (s *Store) openBolt(path string, readOnly bool) (db *bolt.DB, err error) {
 }
 
 // createFile makes an empty store, under another name until it is whole.
-func createFile(path string, noSync bool) error {
+func (s *Store) createFile(path string) error {
 	temporary := path + ".new"
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -168,7 +170,11 @@ func createFile(path string, noSync bool) error {
 		if err := createBuckets(tx); err != nil {
 			return err
 		}
-		return tx.Bucket([]byte(bucketMeta)).Put([]byte(metaStorageVersion), []byte(StorageVersion))
+		meta := tx.Bucket([]byte(bucketMeta))
+		if err := meta.SetSequence(s.cfg.Founding); err != nil {
+			return err
+		}
+		return meta.Put([]byte(metaStorageVersion), []byte(StorageVersion))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err
@@ -178,7 +184,7 @@ func createFile(path string, noSync bool) error {
 		return err
 	}
 	failpoint.Hit(failpoint.StoreRename)
-	return syncDirectory(filepath.Dir(path), noSync)
+	return syncDirectory(filepath.Dir(path), s.cfg.NoSync)
 }
 
 func syncDirectory(dir string, noSync bool) error {

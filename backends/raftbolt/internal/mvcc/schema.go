@@ -34,7 +34,8 @@ func buckets() []Bucket {
 		BucketMembersRemoved, BucketAuth, BucketAuthUsers, BucketAuthRoles}
 }
 
-// The keys of the meta bucket:
+// The sequence number of the meta bucket, which etcd does not use, is
+// Config.Founding. The bucket's keys:
 //
 //	consistent_index     8 bytes, big endian: the raft index that the file reflects
 //	term                 8 bytes, big endian: that entry's term

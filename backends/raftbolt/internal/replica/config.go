@@ -31,7 +31,9 @@ const (
 type Config struct {
 	ClusterID uint64 // written into the log; another log is refused. Any value
 	MemberID  uint64 // not 0
-	Dir       string // of the log: created 0700 by CreateLog, its files 0600
+	// Founding is the random number of the member's directory, written into the log with the ids; a log of another one is refused.
+	Founding uint64
+	Dir      string // of the log: created 0700 by CreateLog, its files 0600
 
 	StateMachine StateMachine
 	Transport    Transport // nil for a group of one
@@ -99,7 +101,7 @@ func (c Config) validate() error {
 
 func (c Config) walOptions() wal.Options {
 	return wal.Options{
-		Dir: c.Dir, Owner: wal.Owner{Cluster: c.ClusterID, Member: c.MemberID}, FS: c.FS, Random: c.Random,
+		Dir: c.Dir, Owner: wal.Owner{Cluster: c.ClusterID, Member: c.MemberID, Founding: c.Founding}, FS: c.FS, Random: c.Random,
 		SegmentBytes: c.SegmentBytes, CacheBytes: c.CacheBytes, NoSync: c.NoSync, SkipRepair: c.skipRepair,
 	}
 }

@@ -18,7 +18,7 @@ type LogSummary struct {
 
 // InspectLog reads the log of a member that does not run, and changes nothing. durable is what the state machine holds; nil when that
 // is not known, and then the two are not compared. command is told of each command in the log; its error is damage.
-// Errors: those of Open, nil for a log that Open would take. Only ClusterID, MemberID and Dir in cfg are used.
+// Errors: those of Open, nil for a log that Open would take. Only ClusterID, MemberID, Founding and Dir in cfg are used.
 func InspectLog(cfg Config, durable *Durable, command func([]byte) error) (s LogSummary, err error) {
 	var index *uint64
 	if durable != nil {

@@ -54,7 +54,7 @@ type appliedWaiter struct {
 
 // CreateLog creates the log of a member whose store begins with (index, term): the first entry will be index+1. A founding member uses
 // (1, 1), a restored one what its store holds. The log is durable on return, and exists whole or not at all. Errors: wal.ErrExists, the
-// file system's. Only ClusterID, MemberID, Dir, Random, NoSync and the log's sizes in cfg are used.
+// file system's. Only ClusterID, MemberID, Founding, Dir, Random, NoSync and the log's sizes in cfg are used.
 func CreateLog(cfg Config, index, term uint64) error {
 	return wal.Create(cfg.walOptions(), index, term)
 }
@@ -250,10 +250,14 @@ func (n *Node) store(b *batch) error {
 	if err := n.log.Write(&b.Batch); err != nil {
 		return err
 	}
+	if err := n.log.Sync(); err != nil {
+		return err
+	}
+	// Not before: until then the segment before a new one cannot be used again.
 	if n.log.NeedsHousekeeping() {
 		wake(n.wakeKeeper)
 	}
-	return n.log.Sync()
+	return nil
 }
 
 // apply is the applier's goroutine.

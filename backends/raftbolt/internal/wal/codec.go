@@ -9,19 +9,22 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Format version 1. All numbers are little endian; CRC is CRC-32C.
+// Format version 2 of segments, 1 of batches. All numbers are little endian; CRC is CRC-32C.
 //
 // Segment header, at offset 0 of the file, followed by zeros up to 512:
 //
 //	offset size field
 //	0      4    magic "SHML"
-//	4      4    format version, 1
+//	4      4    format version, 2
 //	8      16   life id
 //	24     8    sequence number, also in the file's name; when they differ, a recycling was interrupted before the rename
 //	32     8    cluster id
 //	40     8    member id
-//	48     8    size of the file in bytes: it never changes, so a shorter file was damaged
-//	56     4    CRC of bytes 0..55
+//	48     8    founding id
+//	56     8    size of the file in bytes: it never changes, so a shorter file was damaged
+//	64     8    sequence number of the segment that took batches when this one was made: while this one is empty, that one must be there.
+//	            0: there was none
+//	72     4    CRC of bytes 0..71
 //
 // Batch header, at offset 512 and then at each multiple of 8 where the batch before ends:
 //
@@ -58,9 +61,11 @@ import (
 //	12     1    type, raftpb.EntryType
 //	13     n    data
 const (
-	formatVersion  = 1
+	segmentVersion = 2
+	batchVersion   = 1
 	segmentMagic   = "SHML"
-	segmentHead    = 60
+	segmentSummed  = 72 // bytes under the CRC of a segment header
+	segmentHead    = segmentSummed + 4
 	firstBatch     = 512 // one sector, so that a batch never shares it with the segment header
 	batchHead      = 96
 	entryHead      = 13
@@ -104,19 +109,22 @@ type segmentHeader struct {
 	life     lifeID
 	sequence uint64
 	owner    Owner
-	size     int64 // bytes
+	size     int64  // bytes
+	follows  uint64 // sequence number
 }
 
 func (h segmentHeader) encode() []byte {
 	b := make([]byte, firstBatch)
 	copy(b, segmentMagic)
-	binary.LittleEndian.PutUint32(b[4:], formatVersion)
+	binary.LittleEndian.PutUint32(b[4:], segmentVersion)
 	copy(b[8:24], h.life[:])
 	binary.LittleEndian.PutUint64(b[24:], h.sequence)
 	binary.LittleEndian.PutUint64(b[32:], h.owner.Cluster)
 	binary.LittleEndian.PutUint64(b[40:], h.owner.Member)
-	binary.LittleEndian.PutUint64(b[48:], uint64(h.size))
-	binary.LittleEndian.PutUint32(b[56:], crc32.Checksum(b[:56], castagnoli))
+	binary.LittleEndian.PutUint64(b[48:], h.owner.Founding)
+	binary.LittleEndian.PutUint64(b[56:], uint64(h.size))
+	binary.LittleEndian.PutUint64(b[64:], h.follows)
+	binary.LittleEndian.PutUint32(b[segmentSummed:], checksum(b[:segmentSummed]))
 	return b
 }
 
@@ -127,17 +135,19 @@ func decodeSegmentHeader(b []byte) (segmentHeader, error) {
 		return h, fmt.Errorf("%w: no segment header", ErrCorrupt)
 	}
 	// The version comes before the checksum, whose place is the version's own affair.
-	if v := binary.LittleEndian.Uint32(b[4:]); v != formatVersion {
-		return h, fmt.Errorf("%w %d, this program knows %d", ErrVersion, v, formatVersion)
+	if v := binary.LittleEndian.Uint32(b[4:]); v != segmentVersion {
+		return h, fmt.Errorf("%w %d, this program knows %d", ErrVersion, v, segmentVersion)
 	}
-	if crc32.Checksum(b[:56], castagnoli) != binary.LittleEndian.Uint32(b[56:]) {
+	if checksum(b[:segmentSummed]) != binary.LittleEndian.Uint32(b[segmentSummed:]) {
 		return h, fmt.Errorf("%w: checksum of the segment header", ErrCorrupt)
 	}
 	copy(h.life[:], b[8:24])
 	h.sequence = binary.LittleEndian.Uint64(b[24:])
 	h.owner.Cluster = binary.LittleEndian.Uint64(b[32:])
 	h.owner.Member = binary.LittleEndian.Uint64(b[40:])
-	h.size = int64(binary.LittleEndian.Uint64(b[48:]))
+	h.owner.Founding = binary.LittleEndian.Uint64(b[48:])
+	h.size = int64(binary.LittleEndian.Uint64(b[56:]))
+	h.follows = binary.LittleEndian.Uint64(b[64:])
 	return h, nil
 }
 
@@ -160,7 +170,7 @@ func align(n int64) int64 { return (n + batchAlignment - 1) &^ (batchAlignment -
 
 func (h *batchHeader) encode(b []byte) {
 	clear(b[:batchHead])
-	b[0], b[1] = formatVersion, h.flags
+	b[0], b[1] = batchVersion, h.flags
 	binary.LittleEndian.PutUint32(b[4:], h.payloadCRC)
 	copy(b[8:24], h.life[:])
 	binary.LittleEndian.PutUint64(b[24:], h.number)
@@ -176,7 +186,7 @@ func (h *batchHeader) encode(b []byte) {
 
 // decodeBatchHeader tells whether b begins with a sound batch header of this format.
 func decodeBatchHeader(b []byte) (h batchHeader, ok bool) {
-	if len(b) < batchHead || b[0] != formatVersion ||
+	if len(b) < batchHead || b[0] != batchVersion ||
 		crc32.Checksum(b[:92], castagnoli) != binary.LittleEndian.Uint32(b[92:]) {
 		return h, false
 	}

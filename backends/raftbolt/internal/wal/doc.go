@@ -14,7 +14,8 @@
 //  1. Create, once; the log is then durable and holds no entry.
 //  2. Open. A torn last batch is cut; everything that Open reports is synced.
 //  3. Write, then Sync, one batch after the other: a batch is synced before the next is written. Only then may anybody be told.
-//  4. Housekeep after a Write or Cut that asks for it (NeedsHousekeeping). It may run beside Write and Sync.
+//  4. Housekeep after a Sync or Cut that asks for it (NeedsHousekeeping). It may run beside Write and Sync; what it cannot do before a batch is
+//     synced it leaves for after it.
 //  5. Cut below what the state machine holds durably.
 //  6. Close.
 //

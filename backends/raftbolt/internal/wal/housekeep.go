@@ -23,11 +23,14 @@ func (l *Log) Housekeep() error {
 	l.housekeeping.Lock()
 	defer l.housekeeping.Unlock()
 	for l.NeedsHousekeeping() {
-		old, needSpare := l.takeFree()
+		old, needSpare, later := l.takeFree()
+		if later {
+			return nil
+		}
 		// One by one, oldest first, each durable before the next: a gap in the middle would look like corruption.
 		switch {
 		case needSpare && old != nil && old.size == l.opt.SegmentBytes:
-			if err := l.opt.recycle(old, l.takeSequence()); err != nil {
+			if err := l.opt.recycle(old, l.nextHeader()); err != nil {
 				l.putBack(old)
 				return err
 			}
@@ -39,7 +42,7 @@ func (l *Log) Housekeep() error {
 			continue
 		default:
 			var err error
-			if old, err = l.opt.newSegment(l.takeSequence(), l.opt.SegmentBytes, nil); err != nil {
+			if old, err = l.opt.newSegment(l.nextHeader(), nil); err != nil {
 				return err
 			}
 		}
@@ -53,15 +56,19 @@ func (l *Log) Housekeep() error {
 	return nil
 }
 
-// takeFree takes the oldest released segment, if any.
-func (l *Log) takeFree() (old *segment, needSpare bool) {
+// takeFree takes the oldest released segment, if any; later tells that it must be left alone until the newest batch is synced: a power loss that
+// takes that one would leave no batch at all.
+func (l *Log) takeFree() (old *segment, needSpare, later bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.free) > 0 {
+		if l.free[0] == l.synced {
+			return nil, false, true
+		}
 		old = l.free[0]
 		l.free = append([]*segment(nil), l.free[1:]...)
 	}
-	return old, l.spare == nil
+	return old, l.spare == nil, false
 }
 
 // putBack makes s the oldest released segment again.
@@ -71,6 +78,7 @@ func (l *Log) putBack(s *segment) {
 	l.free = append([]*segment{s}, l.free...)
 }
 
+// remove removes a segment that is not of the log any more. It may be called again after an error.
 func (l *Log) remove(s *segment) error {
 	if err := l.opt.FS.Remove(s.name); err != nil && !isNotExist(err) {
 		return err
@@ -79,5 +87,7 @@ func (l *Log) remove(s *segment) error {
 	if err := l.opt.syncDir(); err != nil {
 		return err
 	}
-	return s.file.Close()
+	// Nothing of it counts any more: a failure to close loses nothing, and trying again would fail for good.
+	_ = s.file.Close()
+	return nil
 }

@@ -27,7 +27,11 @@ const (
 )
 
 // Owner is the member that a log belongs to.
-type Owner struct{ Cluster, Member uint64 }
+type Owner struct {
+	Cluster, Member uint64
+	// Founding is a random number of the member's directory: ids are derived from names, so that two members may have the same.
+	Founding uint64
+}
 
 // Options say where the log is and how it is kept.
 type Options struct {
@@ -89,6 +93,7 @@ type Log struct {
 	// recordSegment holds the record; the segment is kept until the log is cut at or above it.
 	recordSegment *segment
 	lastBatch     *segment // holds the newest batch, and with it the hard state: never recycled
+	synced        *segment // holds the newest batch that is synced: not used again yet, since the newest may still be lost
 	segments      []*segment
 	spare         *segment
 	free          []*segment // released, ascending; oldest is recycled first
@@ -153,7 +158,7 @@ func Create(o Options, index, term uint64) error {
 		HardState: HardState{Term: term, Commit: index},
 		Snapshot:  &SnapshotRecord{Index: index, Term: term, ConfState: &raftpb.ConfState{}},
 	}
-	s, err := o.newSegment(1, o.SegmentBytes, func(life lifeID) ([]byte, error) {
+	s, err := o.newSegment(segmentHeader{sequence: 1, size: o.SegmentBytes}, func(life lifeID) ([]byte, error) {
 		return encodeBatch(nil, &b, batchHeader{life: life, number: 1, first: index + 1, last: index, prevTerm: term})
 	})
 	if err != nil {
@@ -226,6 +231,9 @@ func (l *Log) Write(b *Batch) error {
 	defer l.mu.Unlock()
 	l.admit(&h, b, l.active, l.pos, int64(len(buf)))
 	l.pos += int64(len(buf))
+	if l.opt.NoSync {
+		l.synced = l.active
+	}
 	return nil
 }
 
@@ -305,6 +313,9 @@ func (l *Log) Sync() error {
 	}
 	failpoint.Hit(failpoint.LogSynced)
 	l.dirty = false
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.synced = l.active
 	return nil
 }
 
@@ -343,7 +354,9 @@ func (l *Log) rollLarge(need int64) error {
 	l.housekeeping.Lock()
 	defer l.housekeeping.Unlock()
 	const page = 4096
-	s, err := l.opt.newSegment(l.takeSequence(), (firstBatch+need+page-1)&^(page-1), nil)
+	head := l.nextHeader()
+	head.size = (firstBatch + need + page - 1) &^ (page - 1)
+	s, err := l.opt.newSegment(head, nil)
 	if err != nil {
 		return err
 	}
@@ -358,11 +371,12 @@ func (l *Log) rollLarge(need int64) error {
 	return nil
 }
 
-func (l *Log) takeSequence() uint64 {
+// nextHeader is the header of the next segment, without life. Until that segment is activated, no other is: the caller holds housekeeping.
+func (l *Log) nextHeader() segmentHeader {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.nextSequence++
-	return l.nextSequence - 1
+	return segmentHeader{sequence: l.nextSequence - 1, size: l.opt.SegmentBytes, follows: l.active.sequence}
 }
 
 // activate makes s take the next batches. Caller holds mu.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/etcdshim/shim/internal/failpoint"
@@ -35,7 +36,9 @@ func Open(o Options, durable uint64) (_ *Log, err error) {
 	}
 	failpoint.Hit(failpoint.LogRepaired)
 	l.tornBatch = r.torn != nil
-	l.takeOver(r.dropped, r.empty)
+	if err := l.takeOver(r.dropped, r.empty); err != nil {
+		return nil, err
+	}
 	if err := l.Housekeep(); err != nil && !IsShortage(err) {
 		return nil, err
 	}
@@ -120,8 +123,8 @@ func (r *recovery) add(base string) error {
 	case head.size != int64(len(b)):
 		return fmt.Errorf("%w: %s has %d bytes instead of %d; %s", ErrCorrupt, seg.name, len(b), head.size, advice)
 	case head.owner != l.opt.Owner:
-		return fmt.Errorf("%w: %s is of cluster %x, member %x; this is cluster %x, member %x", ErrOwner, seg.name,
-			head.owner.Cluster, head.owner.Member, l.opt.Owner.Cluster, l.opt.Owner.Member)
+		return fmt.Errorf("%w: %s is of cluster %x, member %x, founding %x; this is cluster %x, member %x, founding %x", ErrOwner, seg.name,
+			head.owner.Cluster, head.owner.Member, head.owner.Founding, l.opt.Owner.Cluster, l.opt.Owner.Member, l.opt.Owner.Founding)
 	case head.sequence != sequence:
 		l.nextSequence = max(l.nextSequence, head.sequence+1)
 		r.drop(seg)
@@ -212,7 +215,18 @@ func (r *recovery) finish() error {
 	if l.number == 0 {
 		return fmt.Errorf("%w: %s holds no batch; %s", ErrCorrupt, l.opt.Dir, advice)
 	}
-	l.active, l.pos = l.lastBatch, r.end
+	l.active, l.pos, l.synced = l.lastBatch, r.end, l.lastBatch
+	return r.followed()
+}
+
+// followed makes sure that no segment is missing behind the last batch: the empty ones say which took batches when they were made.
+func (r *recovery) followed() error {
+	for _, s := range r.empty {
+		there := func(o *segment) bool { return o.sequence == s.follows }
+		if s.follows != 0 && !slices.ContainsFunc(r.log.segments, there) {
+			return fmt.Errorf("%w: %s is missing, which %s follows; %s", ErrCorrupt, segmentName(r.log.opt.Dir, s.follows), s.name, advice)
+		}
+	}
 	return nil
 }
 
@@ -294,8 +308,8 @@ func zeroRest(s *segment, pos int64) error {
 	return nil
 }
 
-// takeOver sorts the segments: those of the log, the spare, those to recycle or remove.
-func (l *Log) takeOver(dropped, empty []*segment) {
+// takeOver sorts the segments: those of the log, the spare, those to recycle. Empty ones that cannot follow the active one are removed.
+func (l *Log) takeOver(dropped, empty []*segment) error {
 	out := make(map[*segment]bool)
 	for _, s := range dropped {
 		out[s] = true
@@ -311,13 +325,17 @@ func (l *Log) takeOver(dropped, empty []*segment) {
 	}
 	l.segments = kept
 	l.free = append(l.free, dropped...)
-	for _, s := range empty {
-		// An empty segment below the active one (its place was skipped for a large batch) cannot follow it.
-		if l.spare == nil && s.sequence > l.active.sequence && s.size == l.opt.SegmentBytes {
+	// The last first, so that none is ever there without the one that it follows.
+	for _, s := range slices.Backward(empty) {
+		if l.spare == nil && s.follows == l.active.sequence && s.size == l.opt.SegmentBytes {
 			l.spare = s
-		} else {
-			l.free = append(l.free, s)
+			continue
+		}
+		if err := l.remove(s); err != nil {
+			l.free = append(l.free, empty...) // for closeAll
+			return err
 		}
 	}
 	l.release()
+	return nil
 }

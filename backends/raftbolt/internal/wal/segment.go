@@ -44,17 +44,17 @@ func parseSegmentName(base string) (uint64, bool) {
 	return n, err == nil
 }
 
-// newSegment makes a segment of size bytes that begins with the given batches. It is durable under its name on return.
-func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) ([]byte, error)) (_ *segment, err error) {
-	if err := o.needRoom(size); err != nil {
+// newSegment makes a segment with a new life that begins with the given batches; head says the rest. It is durable under its name on return.
+// After an error that IsShortage nothing of it is left.
+func (o *Options) newSegment(head segmentHeader, batches func(lifeID) ([]byte, error)) (_ *segment, err error) {
+	if err := o.needRoom(head.size); err != nil {
 		return nil, err
 	}
-	life, err := o.newLife()
-	if err != nil {
+	if head.life, err = o.newLife(); err != nil {
 		return nil, err
 	}
-	s := &segment{segmentHeader: segmentHeader{life: life, sequence: sequence, owner: o.Owner, size: size}}
-	s.name = segmentName(o.Dir, sequence)
+	head.owner = o.Owner
+	s := &segment{segmentHeader: head, name: segmentName(o.Dir, head.sequence)}
 	temp := strings.TrimSuffix(s.name, segmentSuffix) + tempSuffix
 	if s.file, err = o.FS.Create(temp); err != nil {
 		return nil, err
@@ -69,19 +69,19 @@ func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) (
 			}
 		}
 	}()
-	head := s.encode()
+	b := s.encode()
 	if batches != nil {
-		tail, err := batches(life)
+		tail, err := batches(head.life)
 		if err != nil {
 			return nil, err
 		}
-		head = append(head, tail...)
+		b = append(b, tail...)
 	}
-	if _, err = s.file.WriteAt(head, 0); err != nil {
+	if _, err = s.file.WriteAt(b, 0); err != nil {
 		return nil, err
 	}
 	failpoint.Hit(failpoint.LogSegmentHead)
-	if err = writeZeros(s.file, int64(len(head)), size); err != nil {
+	if err = writeZeros(s.file, int64(len(b)), head.size); err != nil {
 		return nil, err
 	}
 	if err = o.sync(s.file); err != nil {
@@ -96,13 +96,12 @@ func (o *Options) newSegment(sequence uint64, size int64, batches func(lifeID) (
 	return s, o.syncDir()
 }
 
-// recycle gives s a new life and a new place at the end of the log: durable on return. After an error s is as before, and may be given again.
-func (o *Options) recycle(s *segment, sequence uint64) error {
-	life, err := o.newLife()
-	if err != nil {
+// recycle gives s a new life and the place at the end of the log that head says: durable on return. After an error s is as before, and may be given again.
+func (o *Options) recycle(s *segment, head segmentHeader) (err error) {
+	if head.life, err = o.newLife(); err != nil {
 		return err
 	}
-	head := segmentHeader{life: life, sequence: sequence, owner: o.Owner, size: s.size}
+	head.owner = o.Owner
 	if _, err := s.file.WriteAt(head.encode(), 0); err != nil {
 		return err
 	}
@@ -112,7 +111,7 @@ func (o *Options) recycle(s *segment, sequence uint64) error {
 		return err
 	}
 	failpoint.Hit(failpoint.LogRecycleSynced)
-	name := segmentName(o.Dir, sequence)
+	name := segmentName(o.Dir, head.sequence)
 	if err := o.FS.Rename(s.name, name); err != nil {
 		return err
 	}
