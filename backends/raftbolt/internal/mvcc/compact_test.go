@@ -259,6 +259,35 @@ func TestFileNames(t *testing.T) {
 	}
 }
 
+// TestPollersPushOutNoRoot ensures that clients which ask for one record at ever
+// new revisions leave the roots of those who page through a list alone.
+func TestPollersPushOutNoRoot(t *testing.T) {
+	b := newBench(t, nil)
+	for i := range 10 {
+		b.put(fmt.Sprintf("%02d", i), "v")
+	}
+	first := b.s.Committed()
+	ask := func(limit int64) {
+		t.Helper()
+		v := b.s.View()
+		defer v.Close()
+		kvs, count, more, err := list(t, v, backends.RangeOptions{KeyRange: allKeys(), Limit: limit})
+		if err != nil || int64(len(kvs)) != limit || count != 10 || !more {
+			t.Fatalf("limit %d: %d of %d, more %v, %v", limit, len(kvs), count, more, err)
+		}
+	}
+	ask(2)
+	for range 2 * maxRoots {
+		b.put("00", "w")
+		ask(1)
+	}
+	v := b.s.View()
+	defer v.Close()
+	if _, _, exact, err := v.at(first); !exact || err != nil {
+		t.Errorf("the root of a list being paged was pushed out (%v)", err)
+	}
+}
+
 // len is how many roots are kept.
 func (r *roots) len() int {
 	r.mu.Lock()

@@ -57,7 +57,10 @@ func (v *View) Range(o backends.RangeOptions) (*Cursor, error) {
 	c.left = c.count
 	if o.Limit > 0 && c.count > o.Limit {
 		c.left, c.more = o.Limit, true
-		if exact && !(v.partial && main == v.revision) {
+		// Who asks for one record looks whether there is any, or for the first, and
+		// does not come back for the next: such pollers, at ever new revisions, would
+		// push out the roots of those who page.
+		if o.Limit > 1 && exact && !(v.partial && main == v.revision) {
 			v.s.roots.add(main, root)
 		}
 	}

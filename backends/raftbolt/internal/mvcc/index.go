@@ -33,13 +33,16 @@ type node struct {
 	edit     *edit
 	keys     []*keyVersions
 	children []child
+	// floors has one key for each child: at or below the child's first and above
+	// those of the child before; the first is not looked at. It is never changed,
+	// only replaced when children come or go, which is rare: so the copies of a
+	// node share it.
+	floors []string
 }
 
-// child is a node with what its parent knows of it. floor is at or below its
-// first key and above the keys of the child before; that of a node's first child
-// is not looked at. live counts live keys, stale those for a compaction to look at.
+// child is a node with what its parent knows of it: live counts live keys, stale
+// those for a compaction to look at.
 type child struct {
-	floor string
 	node  *node
 	live  int32
 	stale int32
@@ -65,9 +68,10 @@ func (x *index) own(n *node) *node {
 	}
 	c := &node{edit: x.edit}
 	if n.children != nil {
-		c.children = append(make([]child, 0, len(n.children)+1), n.children...)
+		c.children = append(make([]child, 0, len(n.children)), n.children...)
+		c.floors = n.floors
 	} else {
-		c.keys = append(make([]*keyVersions, 0, len(n.keys)+1), n.keys...)
+		c.keys = append(make([]*keyVersions, 0, len(n.keys)), n.keys...)
 	}
 	return c
 }
@@ -80,7 +84,7 @@ func (n *node) find(key string) (int, bool) {
 
 // childOf is the child that holds key, if any does.
 func (n *node) childOf(key string) int {
-	return sort.Search(len(n.children)-1, func(i int) bool { return n.children[i+1].floor > key })
+	return sort.Search(len(n.floors)-1, func(i int) bool { return n.floors[i+1] > key })
 }
 
 // get looks a key up.
@@ -192,19 +196,20 @@ func (x *index) update(key string, f func(old *keyVersions) *keyVersions) {
 	left, right := x.insert(x.root, key, f)
 	x.root = left
 	if right != nil {
-		x.root = &node{edit: x.edit, children: []child{childWith("", left), childWith(right.first(), right)}}
+		x.root = &node{edit: x.edit, children: []child{counted(left), counted(right)}, floors: []string{"", right.first()}}
 	}
 }
 
-func childWith(floor string, n *node) child {
+// counted is a node as its parent keeps it.
+func counted(n *node) child {
 	live, stale := n.totals()
-	return child{floor: floor, node: n, live: live, stale: stale}
+	return child{node: n, live: live, stale: stale}
 }
 
 // first is a floor for the node.
 func (n *node) first() string {
 	if n.children != nil {
-		return n.children[0].floor
+		return n.floors[0]
 	}
 	return n.keys[0].key
 }
@@ -239,15 +244,16 @@ func (x *index) insert(n *node, key string, f func(*keyVersions) *keyVersions) (
 		x.recount(&n.children[i], c)
 		return n, nil
 	}
-	n.children[i] = childWith(n.children[i].floor, c)
-	n.children = slices.Insert(n.children, i+1, childWith(r.first(), r))
+	n.children[i] = counted(c)
+	n.children = slices.Insert(n.children, i+1, counted(r))
+	n.floors = slices.Insert(slices.Clone(n.floors), i+1, r.first())
 	if len(n.children) <= maxFanout {
 		return n, nil
 	}
 	at := splitAt(i+1, len(n.children))
-	right = &node{edit: x.edit, children: slices.Clone(n.children[at:])}
+	right = &node{edit: x.edit, children: slices.Clone(n.children[at:]), floors: slices.Clone(n.floors[at:])}
 	clear(n.children[at:])
-	n.children = n.children[:at]
+	n.children, n.floors = n.children[:at], slices.Clone(n.floors[:at])
 	return n, right
 }
 
@@ -311,7 +317,7 @@ func (n *node) size() int { return len(n.keys) + len(n.children) }
 func (x *index) mend(n *node, i int) {
 	c := n.children[i].node
 	if c.size() == 0 {
-		n.children = slices.Delete(n.children, i, i+1)
+		n.removeChild(i)
 		return
 	}
 	if c.size() >= maxFanout/4 || len(n.children) == 1 {
@@ -327,11 +333,16 @@ func (x *index) mend(n *node, i int) {
 	l = x.own(l)
 	l.keys = append(l.keys, r.keys...)
 	if r.children != nil {
-		first := len(l.children)
 		l.children = append(l.children, r.children...)
+		l.floors = slices.Concat(l.floors, r.floors)
 		// The first child's floor was not kept up; the parent's is good.
-		l.children[first].floor = n.children[i+1].floor
+		l.floors[len(l.floors)-len(r.floors)] = n.floors[i+1]
 	}
-	n.children[i] = childWith(n.children[i].floor, l)
-	n.children = slices.Delete(n.children, i+1, i+2)
+	n.children[i] = counted(l)
+	n.removeChild(i + 1)
+}
+
+func (n *node) removeChild(i int) {
+	n.children = slices.Delete(n.children, i, i+1)
+	n.floors = slices.Delete(slices.Clone(n.floors), i, i+1)
 }

@@ -12,6 +12,9 @@ import (
 // checkTree asserts the index's invariants.
 func checkTree(t *testing.T, n *node, floor, ceiling string, root bool) (depth int) {
 	t.Helper()
+	if len(n.floors) != len(n.children) {
+		t.Fatalf("%d floors of %d children", len(n.floors), len(n.children))
+	}
 	if n.size() > maxFanout || n.size() == 0 && !root {
 		t.Fatalf("node of %d", n.size())
 	}
@@ -23,10 +26,10 @@ func checkTree(t *testing.T, n *node, floor, ceiling string, root bool) (depth i
 	for i, c := range n.children {
 		lo, hi := floor, ceiling
 		if i > 0 {
-			lo = c.floor
+			lo = n.floors[i]
 		}
 		if i+1 < len(n.children) {
-			hi = n.children[i+1].floor
+			hi = n.floors[i+1]
 		}
 		if live, stale := c.node.totals(); live != c.live || stale != c.stale {
 			t.Fatalf("child says %d live, %d stale, has %d, %d", c.live, c.stale, live, stale)
