@@ -57,8 +57,9 @@ func (g group) size() int { return g.end - g.first }
 type dataset struct {
 	keys                                    [][]byte
 	list, paged, others, watched, extension group
-	// sorted are the indexes of the listed and the paged keys in key order.
-	listSorted, pagedSorted []int
+	// listSorted, pagedSorted and allSorted are the indexes of the listed, the paged and
+	// all keys in key order.
+	listSorted, pagedSorted, allSorted []int
 	// noise is where values are cut from.
 	noise []byte
 	seed  uint64
@@ -76,7 +77,7 @@ func newDataset(s sizes, seed uint64) *dataset {
 	d.others = d.add(rng, s.others, otherPrefixes...)
 	d.watched = d.add(rng, 1, "/registry/masterleases/")
 	d.extension = d.add(rng, max(0, s.restart-len(d.keys)), otherPrefixes...)
-	d.listSorted, d.pagedSorted = d.inKeyOrder(d.list), d.inKeyOrder(d.paged)
+	d.listSorted, d.pagedSorted, d.allSorted = d.inKeyOrder(d.list), d.inKeyOrder(d.paged), d.inKeyOrder(group{0, len(d.keys)})
 	return d
 }
 
@@ -97,13 +98,8 @@ func (d *dataset) inKeyOrder(g group) []int {
 	for i := g.first; i < g.end; i++ {
 		sorted = append(sorted, i)
 	}
-	return d.sorted(sorted)
-}
-
-// sorted sorts indexes in place by their keys, and returns them.
-func (d *dataset) sorted(indexes []int) []int {
-	slices.SortFunc(indexes, func(a, b int) int { return bytes.Compare(d.keys[a], d.keys[b]) })
-	return indexes
+	slices.SortFunc(sorted, func(a, b int) int { return bytes.Compare(d.keys[a], d.keys[b]) })
+	return sorted
 }
 
 // valueSize is the size of a key's values, in bytes.

@@ -39,34 +39,17 @@ func (t *target) revision(ctx context.Context) (int64, error) {
 	return r.revision, nil
 }
 
-// verifyAll compares every key of the data set with the model, in pages at one
-// revision. Nothing else may write meanwhile.
+// verifyAll compares every key of the data set with the model, in one stream. Nothing
+// else may write meanwhile.
 func (t *target) verifyAll(ctx context.Context) error {
-	revision, err := t.revision(ctx)
-	if err != nil {
+	want := t.expect(t.data.allSorted)
+	answer := ranged{stream: true}
+	request := rangeRequest{key: []byte(allPrefix), end: prefixEnd(allPrefix)}.encode()
+	if err := callStream(ctx, t.control, methodRangeStream, request, &answer); err != nil {
 		return err
 	}
-	present := make([]int, 0, len(t.data.keys))
-	for i, v := range t.version {
-		if v > 0 {
-			present = append(present, i)
-		}
-	}
-	present = t.data.sorted(present)
-	const page = 10_000 // records, so that an answer stays far below grpc's largest message
-	from := []byte(allPrefix)
-	for len(present) > 0 {
-		n := min(page, len(present))
-		var r ranged
-		request := rangeRequest{key: from, end: prefixEnd(allPrefix), limit: page, revision: revision}.encode()
-		if err := call(ctx, t.control, methodRange, request, &r); err != nil {
-			return err
-		}
-		if err := r.verify(t.expect(present[:n]), int64(len(present)), n < len(present)); err != nil {
-			return fmt.Errorf("data of %s differs from the model at or after %q: %w", t.name, from, err)
-		}
-		from = append(append([]byte{}, t.data.keys[present[n-1]]...), 0)
-		present = present[n:]
+	if err := answer.verify(want, int64(want.records), false); err != nil {
+		return fmt.Errorf("the data of %s differs from the model: %w", t.name, err)
 	}
 	return nil
 }
