@@ -8,9 +8,10 @@ ENDPOINT ?=
 BENCH ?=
 PROFILE ?= etcd
 ROUNDS ?= 20
+HITS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint conformance e2e e2e-etcd crash disk hostile e2e-kubernetes e2e-storage build-kubernetes bench bench-smoke mutants sim clean
+.PHONY: help run build test lint conformance e2e e2e-etcd crash crash-full disk hostile e2e-kubernetes e2e-storage build-kubernetes bench bench-smoke mutants sim clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +50,11 @@ e2e: e2e-etcd crash disk hostile e2e-storage e2e-kubernetes ## Run every end-to-
 e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
 	cd e2e/etcd && go test -count=1 -timeout 20m -skip 'TestConformance|TestMutants' ./...
 
-crash: ## Kill shim ROUNDS times under load and compare with what it acknowledged: 20 in CI, 200 in the full run. RESULTS=1 notes it in e2e/RESULTS.md.
-	cd e2e && go test -count=1 -timeout 90m -v ./crash -rounds $(ROUNDS)
+crash: ## Kill shim ROUNDS times under a storm of load, and HITS times at each step of its durable path: 20 and once in CI.
+	cd e2e && go test -count=1 -timeout 60m -v ./crash -rounds $(ROUNDS) -hits $(HITS) $(if $(SEED),-seed $(SEED))
+
+crash-full: ## The same, 200 times and 5 times, and with planted faults that must be noticed. RESULTS=1 notes it in e2e/RESULTS.md.
+	cd e2e && go test -count=1 -timeout 180m -v ./crash -rounds 200 -hits 5 -mutants $(if $(SEED),-seed $(SEED))
 
 disk: ## Run shim on full disks. Needs the right to mount.
 	cd e2e && go test -count=1 -timeout 30m -v ./disk

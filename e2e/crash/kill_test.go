@@ -6,6 +6,7 @@ package crash
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -75,16 +76,9 @@ func TestKill(t *testing.T) {
 	}
 	c := newTrial(t, bin, *seed)
 	t.Logf("seed %d, %d rounds", *seed, *rounds)
-	for round := range *rounds {
-		srv := rig.Start(t, c.options)
-		if err := c.verify(srv); err != nil {
-			t.Fatalf("after kill %d (seed %d): %v\n%s", round, *seed, err, srv.Log())
-		}
-		if err := c.kill(t, srv); err != nil {
-			t.Fatalf("round %d (seed %d): %v\n%s", round, *seed, err, srv.Log())
-		}
-		if rig.HasCheck(c.options.Bin) {
-			rig.Check(t, bin, c.options.Dir)
+	for range *rounds {
+		if err := c.round(t); err != nil {
+			t.Fatalf("after %d kills (seed %d): %v", c.kills, *seed, err)
 		}
 		if c.kills%progressRounds == 0 {
 			fmt.Printf("crash: %.1f min, %v\n", time.Since(c.start).Minutes(), c)
@@ -96,6 +90,37 @@ func TestKill(t *testing.T) {
 	if !t.Failed() && *binary == "" {
 		rig.AppendResult(t, "crash, SIGKILL", *seed, c.start, c.String())
 	}
+}
+
+// round starts the server, verifies what it makes of the last kill, kills it under
+// the storm and checks the directory.
+func (c *trial) round(t testing.TB) error {
+	srv, err := rig.Launch(c.options)
+	if err != nil {
+		return err
+	}
+	defer srv.End()
+	if err := srv.AwaitReady(rig.StartTimeout); err != nil {
+		return err
+	}
+	if err := c.verify(srv); err != nil {
+		return fmt.Errorf("%w\n%s", err, srv.Log())
+	}
+	if err := c.kill(srv); err != nil {
+		return fmt.Errorf("%w\n%s", err, srv.Log())
+	}
+	return c.check(t, 0)
+}
+
+// check runs shim check, which may end with code 0, or with the one given.
+func (c *trial) check(t testing.TB, or int) error {
+	if *binary != "" {
+		return nil
+	}
+	if out, code := rig.RunCheck(t, c.options.Bin, c.options.Dir); code != 0 && code != or {
+		return fmt.Errorf("shim check: exit code %d\n%s", code, out)
+	}
+	return nil
 }
 
 // verify compares a fresh server with the record.
@@ -115,20 +140,23 @@ func (c *trial) verify(srv *rig.Server) error {
 
 // kill runs the storm until enough writes were acknowledged, kills the server at
 // a random moment after that, and waits for all to notice.
-func (c *trial) kill(t testing.TB, srv *rig.Server) error {
+func (c *trial) kill(srv *rig.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), roundTimeout)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx, srv.Addr) }()
+	go func() {
+		ended <- c.Run(ctx, srv.Addr)
+		cancel() // if it is over before the kill, something is wrong
+	}()
 	if err := c.Load.AwaitWrites(ctx, leastWrites+c.rng.IntN(moreWrites)); err != nil {
 		cancel()
-		return fmt.Errorf("%w; %w", err, <-ended)
+		return errors.Join(<-ended, err)
 	}
 	c.Ending()
-	srv.Kill(t)
+	killed := srv.TryKill()
 	c.kills++
-	if err := <-ended; err != nil {
-		return err
+	if err := <-ended; err != nil || killed != nil {
+		return errors.Join(killed, err)
 	}
 	return c.lookAtCompaction()
 }
@@ -159,8 +187,8 @@ func (c *trial) finish(t testing.TB) {
 		cancel()
 		_ = conn.Close()
 		srv.Terminate(t)
-		if rig.HasCheck(c.options.Bin) {
-			rig.Check(t, c.options.Bin, c.options.Dir)
+		if err := c.check(t, 0); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
@@ -35,6 +36,7 @@ type Client struct {
 	keepAlive pb.Lease_LeaseKeepAliveClient // of the session, opened when needed
 	// guards holds the last mod revision this client saw of a guarded key.
 	guards map[string]int64
+	big    atomic.Int64 // see Load.SetBig
 }
 
 // NewClient makes client number id, whose choices follow from seed and id.
@@ -56,10 +58,12 @@ func (c *Client) Run(ctx context.Context, conn *grpc.ClientConn) error {
 	for ctx.Err() == nil {
 		var err error
 		switch n := c.rng.IntN(100); {
+		case c.rng.Int64N(100) < c.big.Load():
+			err = c.put(ctx, kv, c.bigKey(), bigValue)
 		case n < 46:
 			err = c.put(ctx, kv, c.ownKey(), 0)
 		case n < 48:
-			err = c.put(ctx, kv, fmt.Sprintf("big/%02d/%d", c.id, c.rng.IntN(bigKeys)), bigValue)
+			err = c.put(ctx, kv, c.bigKey(), bigValue)
 		case n < 56:
 			err = c.remove(ctx, kv)
 		case n < 57:
@@ -114,6 +118,8 @@ func (c *Client) ownPrefix() string { return fmt.Sprintf("own/%02d/", c.id) }
 func (c *Client) ownKey() string {
 	return fmt.Sprintf("%s%03d", c.ownPrefix(), c.rng.IntN(ownKeys))
 }
+
+func (c *Client) bigKey() string { return fmt.Sprintf("big/%02d/%d", c.id, c.rng.IntN(bigKeys)) }
 
 func (c *Client) put(ctx context.Context, kv pb.KVClient, key string, size int) error {
 	o := &Op{Kind: Put, Keys: []string{key}, Value: c.value(size)}

@@ -71,7 +71,7 @@ func (v *Verifier) awaitNoOrphans(ctx context.Context, conn *grpc.ClientConn) er
 // AwaitExpiry waits until every short lease is gone, on a server that no client
 // uses any more.
 func (v *Verifier) AwaitExpiry(ctx context.Context, conn *grpc.ClientConn) error {
-	v.started = time.Now()
+	v.restarted()
 	for {
 		alive, asked, err := listLeases(ctx, conn)
 		if err != nil {

@@ -18,6 +18,14 @@ type Load struct {
 	clients []*Client
 }
 
+// SetBig makes percent of what the clients do puts of large values, beside those
+// of the ordinary mix.
+func (l *Load) SetBig(percent int) {
+	for _, c := range l.clients {
+		c.big.Store(int64(percent))
+	}
+}
+
 // firstWrong returns the first of errs that is not a GoneError.
 func firstWrong(errs []error) error {
 	for _, err := range errs {

@@ -44,16 +44,25 @@ func (v *Verifier) Observe(ctx context.Context, conn *grpc.ClientConn) error {
 // observePause is the time between two looks at the status.
 const observePause = 20 * time.Millisecond
 
-// watchStatus observes until the server is gone or ctx ends.
-func (v *Verifier) watchStatus(ctx context.Context, conn *grpc.ClientConn) error {
-	for {
-		if err := v.Observe(ctx, conn); err != nil {
-			return err
-		}
-		if err := pause(ctx, observePause); err != nil {
-			return err
+// watchStatus observes until the server is gone or up ends.
+func (v *Verifier) watchStatus(up context.Context) func(context.Context, *grpc.ClientConn) error {
+	return func(ctx context.Context, conn *grpc.ClientConn) error {
+		for {
+			if err := v.Observe(ctx, conn); err != nil {
+				return err
+			}
+			if err := pause(up, observePause); err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// restarted notes that a server was started: leases have their TTL anew.
+func (v *Verifier) restarted() {
+	v.rec.Lock()
+	defer v.rec.Unlock()
+	v.started = time.Now()
 }
 
 // pause waits for d, or until ctx ends, which it returns as a GoneError.

@@ -105,7 +105,7 @@ func (s *Server) AwaitReady(timeout time.Duration) error {
 	case <-s.ready:
 		return nil
 	case <-s.ended:
-		return fmt.Errorf("the server ended before it was ready: %w\n%s", s.err, s.Log())
+		return fmt.Errorf("the server ended before it was ready: %w\n%s", s.failure(), s.Log())
 	case <-time.After(timeout):
 		return fmt.Errorf("the server was not ready within %v\n%s", timeout, s.Log())
 	}
@@ -136,18 +136,27 @@ func (s *Server) End() {
 // be killed is part of the test: it fails when the server had stopped by itself.
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
-	select {
-	case <-s.ended:
-		t.Fatalf("the server stopped by itself: %v\n%s", s.err, s.Log())
-	default:
-	}
-	if err := s.cmd.Process.Kill(); err != nil {
+	if err := s.TryKill(); err != nil {
 		t.Fatal(err)
 	}
-	<-s.ended
+}
+
+// TryKill is Kill without a test: it returns why the process did not end by
+// SIGKILL.
+func (s *Server) TryKill() error {
+	s.End()
 	if !s.endedBy(syscall.SIGKILL) {
-		t.Fatalf("the server did not end by SIGKILL but with %v\n%s", s.err, s.Log())
+		return fmt.Errorf("the server stopped by itself: %w\n%s", s.failure(), s.Log())
 	}
+	return nil
+}
+
+// failure is how the process ended, exit code 0 included.
+func (s *Server) failure() error {
+	if s.err == nil {
+		return errors.New("exit code 0")
+	}
+	return s.err
 }
 
 // Terminate sends SIGTERM and expects a clean end: exit code 0, or, as etcd does

@@ -22,6 +22,11 @@ type Storm struct {
 	Verifier *Verifier
 	// SnapshotPause and DefragmentPause bound the random pauses between two.
 	SnapshotPause, DefragmentPause time.Duration
+	// WatchStreams is how many streams of 256 watches there are.
+	WatchStreams int
+	// Mortal tells that the server may end by itself at any time, which is then no
+	// failure of Run.
+	Mortal bool
 
 	// Snapshots came whole and were opened; BrokenSnapshots did not; Defragments
 	// were answered; WatchEvents were compared.
@@ -41,7 +46,8 @@ func NewStorm(seed uint64, n int, dir string) *Storm {
 	load := NewLoad(seed, n)
 	return &Storm{
 		Load: load, Verifier: NewVerifier(load.Record), SnapshotPause: 500 * time.Millisecond, DefragmentPause: 2 * time.Second,
-		rng: rand.New(rand.NewPCG(seed, 1<<32)), dir: dir, clients: n, watches: &watches{},
+		WatchStreams: watchStreams,
+		rng:          rand.New(rand.NewPCG(seed, 1<<32)), dir: dir, clients: n, watches: &watches{},
 	}
 }
 
@@ -52,14 +58,21 @@ func (s *Storm) Ending() { s.ending.Store(true) }
 // Run does it all to the server at addr until the server is gone or ctx ends. It
 // returns the first thing that a correct server does not do.
 func (s *Storm) Run(ctx context.Context, addr string) error {
-	s.ending.Store(false)
+	s.ending.Store(s.Mortal)
 	s.watches = &watches{}
+	s.Verifier.restarted()
+	// Who pauses between calls need not do so once the server is known to be gone.
+	up, gone := context.WithCancel(ctx)
+	defer gone()
+	// Once something is wrong there is nothing to wait for.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type part func(context.Context, *grpc.ClientConn) error
-	parts := []part{s.Verifier.Witness, s.Verifier.watchStatus, s.snapshots(s.rng.Uint64()), s.defragments(s.rng.Uint64())}
+	parts := []part{
+		s.Verifier.Witness, s.Verifier.watchStatus(up), s.snapshots(up, s.rng.Uint64()), s.defragments(up, s.rng.Uint64()),
+	}
 	oldest, newest := s.Verifier.Compacted()+1, s.Verifier.Seen()
-	for range watchStreams {
+	for range s.WatchStreams {
 		stream := newWatchStream(s.rng, s.clients, max(oldest, 2), newest)
 		s.watches.add(stream)
 		parts = append(parts, stream.run)
@@ -70,7 +83,11 @@ func (s *Storm) Run(ctx context.Context, addr string) error {
 	errs := make([]error, len(parts))
 	var running sync.WaitGroup
 	for i, run := range parts {
-		running.Go(func() { errs[i] = s.guard(ctx, addr, run) })
+		running.Go(func() {
+			if errs[i] = s.guard(ctx, addr, run, gone); firstWrong(errs[i:i+1]) != nil {
+				cancel()
+			}
+		})
 	}
 	running.Wait()
 	return firstWrong(errs)
@@ -78,7 +95,7 @@ func (s *Storm) Run(ctx context.Context, addr string) error {
 
 // guard runs a part on a connection of its own, and makes losing the server
 // before its time a failure.
-func (s *Storm) guard(ctx context.Context, addr string, run func(context.Context, *grpc.ClientConn) error) error {
+func (s *Storm) guard(ctx context.Context, addr string, run func(context.Context, *grpc.ClientConn) error, lost func()) error {
 	conn, err := Dial(addr)
 	if err != nil {
 		return err
@@ -86,6 +103,9 @@ func (s *Storm) guard(ctx context.Context, addr string, run func(context.Context
 	defer func() { _ = conn.Close() }()
 	err = run(ctx, conn)
 	var gone GoneError
+	if errors.As(err, &gone) {
+		lost()
+	}
 	if errors.As(err, &gone) && !s.ending.Load() && ctx.Err() == nil {
 		return fmt.Errorf("a call failed while the server was alive: %w", gone.error)
 	}
@@ -102,12 +122,12 @@ func (s *Storm) Compare() error {
 }
 
 // snapshots saves one after the other.
-func (s *Storm) snapshots(seed uint64) func(context.Context, *grpc.ClientConn) error {
+func (s *Storm) snapshots(up context.Context, seed uint64) func(context.Context, *grpc.ClientConn) error {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	return func(ctx context.Context, conn *grpc.ClientConn) error {
 		path := filepath.Join(s.dir, "snapshot.db")
 		for {
-			if err := pause(ctx, time.Duration(rng.Int64N(int64(s.SnapshotPause)))); err != nil {
+			if err := pause(up, time.Duration(rng.Int64N(int64(s.SnapshotPause)))); err != nil {
 				return err
 			}
 			acknowledged := s.Load.Record.Revision()
@@ -128,11 +148,11 @@ func (s *Storm) snapshots(seed uint64) func(context.Context, *grpc.ClientConn) e
 }
 
 // defragments defragments again and again.
-func (s *Storm) defragments(seed uint64) func(context.Context, *grpc.ClientConn) error {
+func (s *Storm) defragments(up context.Context, seed uint64) func(context.Context, *grpc.ClientConn) error {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	return func(ctx context.Context, conn *grpc.ClientConn) error {
 		for {
-			if err := pause(ctx, time.Duration(rng.Int64N(int64(s.DefragmentPause)))); err != nil {
+			if err := pause(up, time.Duration(rng.Int64N(int64(s.DefragmentPause)))); err != nil {
 				return err
 			}
 			if _, err := pb.NewMaintenanceClient(conn).Defragment(ctx, &pb.DefragmentRequest{}); err != nil {

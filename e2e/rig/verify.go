@@ -61,7 +61,7 @@ func (v *Verifier) Compacted() int64 { return v.compacted }
 // the store meanwhile. After an error the verifier cannot be used again.
 func (v *Verifier) Verify(ctx context.Context, conn *grpc.ClientConn) error {
 	kv := pb.NewKVClient(conn)
-	v.started = time.Now()
+	v.restarted()
 	if err := v.Observe(ctx, conn); err != nil {
 		return err
 	}
