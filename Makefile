@@ -11,7 +11,7 @@ ROUNDS ?= 20
 HITS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint conformance e2e e2e-etcd crash crash-full disk hostile e2e-kubernetes e2e-storage build-kubernetes bench bench-smoke mutants sim clean
+.PHONY: help run build test lint conformance e2e e2e-etcd crash power crash-full disk hostile e2e-kubernetes e2e-storage build-kubernetes bench bench-smoke mutants sim clean
 
 help: ## List the targets.
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ crash: ## Kill shim ROUNDS times under a storm of load, and HITS times at each s
 
 crash-full: ## The same, 200 times and 5 times, and with planted faults that must be noticed. RESULTS=1 notes it in e2e/RESULTS.md.
 	cd e2e && go test -count=1 -timeout 180m -v ./crash -rounds 200 -hits 5 -mutants $(if $(SEED),-seed $(SEED))
+
+power: ## Replay power losses from recorded system calls (strace): SHORT=1 is CI's form; SHARD=i/n is a part; RESULTS=1 notes a full run in e2e/RESULTS.md.
+	cd e2e && go test -count=1 -timeout 120m -v ./power $(if $(SHORT),,-full) $(if $(SHARD),-shard $(SHARD)) $(if $(SEED),-seed $(SEED))
 
 disk: ## Run shim on full disks. Needs the right to mount.
 	cd e2e && go test -count=1 -timeout 30m -v ./disk

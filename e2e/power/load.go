@@ -116,7 +116,7 @@ func (l *load) session(number int, until int64, stop func() error) error {
 		return err
 	}
 	if err := l.server.AwaitReady(rig.StartTimeout); err != nil {
-		return fmt.Errorf("%w\n%s", err, l.server.Log())
+		return err
 	}
 	conn, err := rig.Dial(l.Addr)
 	if err != nil {

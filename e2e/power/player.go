@@ -19,16 +19,19 @@ type Player struct {
 	onMark func(line string)
 	// onSend gets what the server begins to send on a socket.
 	onSend func(socket int, data []byte)
+	// onChange gets what happens to directories: the call, and the name with its number
+	// left out.
+	onChange func(call, name string)
 	// onSync gets the writes that a sync of a segment of the log has made durable.
 	onSync  func(covered []*change)
 	sockets int
-	// killed are changes whose call the process ended in: they happened or not.
+	// killed are calls that the process ended in: they happened or not.
 	killed []killed
 }
 
 type killed struct {
-	node   *inode
-	change *change
+	call *Call
+	node *inode
 }
 
 type handleKey struct{ process, fd int }
@@ -47,6 +50,7 @@ func newPlayer(root, marks string) *Player {
 	return &Player{
 		disk: newDisk(), root: root, marks: marks, handles: map[handleKey]*handle{},
 		onMark: nothing, onSend: func(int, []byte) {}, onSync: func([]*change) {},
+		onChange: func(string, string) {},
 	}
 }
 
@@ -79,6 +83,9 @@ func (p *Player) of(c *Call, i int) *handle {
 // enter plays what counts when a call begins: a write may be on the disk from then
 // on, and a descriptor that is being closed may be given away again.
 func (p *Player) enter(c *Call) error {
+	if c.covered = nil; c.never {
+		return nil
+	}
 	switch c.Name {
 	case "close":
 		if fd, err := strconv.Atoi(c.Args[0]); err == nil {
@@ -180,7 +187,7 @@ func (p *Player) finished(c *Call) error {
 			return nil // nobody knows that it made anything durable
 		}
 		if h != nil {
-			p.killed = append(p.killed, killed{h.node, c.covered[0]})
+			p.killed = append(p.killed, killed{c, h.node})
 		}
 		return nil
 	case c.Name == "fsync" || c.Name == "fdatasync":
@@ -196,6 +203,9 @@ func (p *Player) finished(c *Call) error {
 		return fmt.Errorf("it gave %d: short and failed writes are not modelled, record again", c.Ret)
 	}
 	c.covered[0].returned = true
+	if c.last && h != nil {
+		p.killed = append(p.killed, killed{c, h.node})
+	}
 	return nil
 }
 
@@ -277,6 +287,7 @@ func (p *Player) entries(c *Call) error {
 	if err != nil {
 		return err
 	}
+	p.onChange(c.Name, base)
 	switch c.Name {
 	case "mkdir", "mkdirat":
 		p.disk.enter(dir, base, p.disk.newDir())

@@ -51,7 +51,8 @@ func (i *image) sum() string {
 }
 
 // reconcile compares the model with the files as they were, no server running. A write
-// in which the process was killed is taken as done if it was.
+// in which the process was killed is taken as done if it was; else it never was one, and
+// a later play leaves it out, since the history goes on without it.
 func (p *Player) reconcile(text string) error {
 	var sums map[string]string
 	if err := json.Unmarshal([]byte(text), &sums); err != nil {
@@ -59,11 +60,15 @@ func (p *Player) reconcile(text string) error {
 	}
 	keep := &chooser{style: KeepAll}
 	for _, k := range p.killed {
+		if !slices.Contains(k.node.pending, k.call.covered[0]) {
+			continue // a sync came after it: it was done
+		}
 		if with := keep.image(k.node); slices.Contains(values(sums), with.sum()) {
-			k.change.returned = true
+			k.call.covered[0].returned = true
 			continue
 		}
-		p.disk.forget(k.node, k.change)
+		k.call.never = true
+		p.disk.forget(k.node, k.call.covered[0])
 	}
 	p.killed = nil
 	found := 0

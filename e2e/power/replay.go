@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,9 +30,9 @@ type ReplayConfig struct {
 	Workers int
 	// MaxFailures ends the replay.
 	MaxFailures int
-	// Shim is the program for states that a server and `shim check` try, one in
-	// ProgramEach; 0: none.
-	Shim        string
+	// Shim is the program that `shim check`s and serves, at Addr, one state in
+	// ProgramEach before it is verified; 0: none.
+	Shim, Addr  string
 	ProgramEach int
 }
 
@@ -46,13 +47,17 @@ type Result struct {
 	// Answers is how many of the server's were held against the syncs before, with how many
 	// revisions of which the log's write was known.
 	Answers, AnswersKnown int
-	// Seen counts what the trace has of each kind of change.
+	// Seen counts calls in the trace that changed the disk, those of directories with the
+	// name, its number left out.
 	Seen map[string]int
 	// Failures: what was wrong, by state; and where its directory is.
 	Failures []string
 }
 
-// at is what was asked and acknowledged at each position.
+// numbers are those in the names of files.
+var numbers = regexp.MustCompile("[0-9][0-9a-f]*")
+
+// timeline is what was asked and acknowledged at each position.
 type timeline struct {
 	ops          []Op
 	asked, acked []int // by operation: the event; -1 never
@@ -75,6 +80,12 @@ type replay struct {
 
 	mu     sync.Mutex
 	result Result
+	// serving is held by whoever has a server at Addr.
+	serving sync.Mutex
+	// forking is held for writing while a process is started, and for reading while a
+	// backend is open: for a moment the new process has all files of this one, and holds
+	// their locks.
+	forking sync.RWMutex
 }
 
 // Replay replays a recording.
@@ -120,6 +131,7 @@ func (r *replay) survey() (positions []int, err error) {
 	var sendErr error
 	a := newAnswers(durable.answered)
 	p.onSend = func(socket int, data []byte) { sendErr = a.sent(socket, data) }
+	p.onChange = func(call, name string) { r.result.Seen[call+" "+numbers.ReplaceAllString(name, "*")]++ }
 	changes := 0
 	for i, e := range r.events {
 		event = i
@@ -290,8 +302,11 @@ func (r *replay) try(ctx context.Context, m made) (enough bool) {
 	if err == nil {
 		err = v.verify(ctx)
 	}
-	if err == nil {
-		err = os.RemoveAll(dir)
+	if err == nil || ctx.Err() != nil { // another one failed: this one was not finished
+		_ = os.RemoveAll(dir)
+		if err != nil {
+			return true
+		}
 	} else if e := r.leave(dir, m.contents); e != nil {
 		err = fmt.Errorf("%w; and the state could not be kept: %w", err, e)
 	}

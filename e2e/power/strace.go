@@ -21,8 +21,11 @@ type Call struct {
 	Data []byte
 	// Ret is the result; it is negative for an error.
 	Ret int64
-	// killed tells that the process ended in it.
-	killed bool
+	// killed tells that the process ended in it, and last that it may have: it was the
+	// last of a thread that was killed.
+	killed, last bool
+	// never tells that it then had no effect; the first play of the trace finds out.
+	never bool
 	// covered is what a sync was entered after.
 	covered []*change
 }
@@ -103,9 +106,13 @@ func (p *parser) line(line []byte) error {
 	rest = bytes.TrimLeft(rest, " ")
 	switch {
 	case bytes.HasPrefix(rest, []byte("+++ killed")):
-		// strace then prints "?" for the result of its last call, or something.
-		if c := p.last[thread]; c != nil && c.Ret != c.success() {
-			c.killed = true
+		// strace then prints "?" for the result of its last call, or that of another.
+		if c := p.last[thread]; c != nil {
+			c.last, c.killed = true, c.killed || c.Ret != c.success() || p.open[thread] == c
+		}
+		if c := p.open[thread]; c != nil {
+			c.Ret = -1
+			p.events = append(p.events, Event{Call: c, Exit: true})
 		}
 		fallthrough
 	case bytes.HasPrefix(rest, []byte("+++")), bytes.HasPrefix(rest, []byte("---")):
@@ -175,7 +182,11 @@ func newCall(thread int, text []byte) (*Call, error) {
 	list := splitArgs(args)
 	if (c.Name == "write" || c.Name == "pwrite64") && len(list) > 1 {
 		var err error
-		if c.Data, err = unquote(list[1]); err != nil {
+		if bytes.HasPrefix(list[1], []byte("0x")) {
+			// The process is ending: its memory is gone already, and the call will do
+			// nothing. The sums of the files prove it.
+			c.never = true
+		} else if c.Data, err = unquote(list[1]); err != nil {
 			return nil, err
 		}
 		list[1] = nil

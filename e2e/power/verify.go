@@ -17,6 +17,7 @@ import (
 
 	"github.com/etcdshim/shim/backends"
 	"github.com/etcdshim/shim/backends/raftbolt"
+	"github.com/etcdshim/shim/e2e/rig"
 )
 
 // openTimeout bounds a start from a state.
@@ -36,10 +37,12 @@ var everything = []byte{0}
 
 // verify starts from the state and compares what it finds with the history.
 func (v *verifier) verify(ctx context.Context) error {
+	if err := v.check(); err != nil {
+		return err
+	}
 	if v.ProgramEach > 0 && v.number%v.ProgramEach == 0 {
 		v.programs++
-		// On the state as it is: shim check changes nothing.
-		if err := v.check(); err != nil {
+		if err := v.serve(); err != nil {
 			return err
 		}
 	}
@@ -58,13 +61,58 @@ func (v *verifier) verify(ctx context.Context) error {
 	return nil
 }
 
-// check runs `shim check`.
+// check holds what `shim check` says, which changes nothing, to be right: no power loss
+// is damage. A directory that is not there yet cannot be checked.
 func (v *verifier) check() error {
-	out, err := exec.Command(v.Shim, "check", v.dir).CombinedOutput()
+	v.forking.RLock()
+	defer v.forking.RUnlock()
+	report, err := raftbolt.Check(raftbolt.CheckConfig{DataDir: v.dir})
+	if errors.Is(err, raftbolt.ErrNoDirectory) && v.time.revision(v.event) <= 1 {
+		return nil
+	}
 	if err != nil {
-		return fmt.Errorf("shim check: %w\n%s", err, out)
+		return fmt.Errorf("check: %w", err)
+	}
+	for _, f := range report.Findings {
+		return fmt.Errorf("check finds damage: %s; %s", f.What, f.Do)
 	}
 	return nil
+}
+
+// program runs `shim check` itself.
+func (v *verifier) program() error {
+	cmd := exec.Command(v.Shim, "check", v.dir)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	v.forking.Lock()
+	err := cmd.Start()
+	v.forking.Unlock()
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("shim check: %w\n%s", err, &out)
+	}
+	return nil
+}
+
+// serve starts the program on the state, kills it once it is ready, and has it check
+// what it left.
+func (v *verifier) serve() error {
+	v.serving.Lock()
+	defer v.serving.Unlock()
+	v.forking.Lock()
+	s, err := rig.Launch(rig.Options{Bin: v.Shim, Dir: v.dir, Addr: v.Addr, Flags: serverFlags()})
+	v.forking.Unlock()
+	if err != nil {
+		return err
+	}
+	err = s.AwaitReady(rig.StartTimeout)
+	s.End()
+	if err != nil {
+		return err
+	}
+	return v.program()
 }
 
 // open opens the backend on the state, verifies, writes a key, and closes it. probed is
@@ -72,6 +120,8 @@ func (v *verifier) check() error {
 func (v *verifier) open(ctx context.Context, probed int64) (revision int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	v.forking.RLock()
+	defer v.forking.RUnlock()
 	failed := make(chan error, 1)
 	config := raftbolt.DefaultConfig()
 	config.DataDir = v.dir

@@ -63,7 +63,8 @@ func replay(flags *flag.FlagSet, args []string) error {
 	flags.StringVar(&c.Work, "work", "", "directory for states; failing ones stay")
 	flags.IntVar(&c.Workers, "workers", 2, "states tried at a time")
 	flags.IntVar(&c.MaxFailures, "max-failures", 1, "failures that end the replay")
-	flags.StringVar(&c.Shim, "shim", "", "program for shim check")
+	flags.StringVar(&c.Shim, "shim", "", "program that checks and serves states")
+	flags.StringVar(&c.Addr, "addr", "", "address to serve on")
 	flags.IntVar(&c.ProgramEach, "program-each", 0, "one in so many states is given to the program; 0: none")
 	if err := flags.Parse(args); err != nil {
 		return err
