@@ -32,8 +32,8 @@ type LoadConfig struct {
 	Seed      uint64
 	Ops       int // about how many operations clients issue
 	Clients   int
-	// LargeBytes is the size of a few values that should be above a segment.
-	LargeBytes int
+	// LargeBytes is the size of one value in LargeEach.
+	LargeBytes, LargeEach int
 }
 
 // dataDir is where below the root the data lie: several new directories deep, since a
@@ -182,7 +182,7 @@ func (l *load) terminate() error {
 func (l *load) watch(ctx context.Context, conn *grpc.ClientConn) {
 	w, err := pb.NewWatchClient(conn).Watch(ctx)
 	if err != nil {
-		l.watchErr = err
+		l.watchErr = unlessGone(err) // the next session goes on
 		return
 	}
 	err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
@@ -246,7 +246,7 @@ func (c *client) key() []byte { return fmt.Appendf(nil, "key/%d/%02d", c.id, c.r
 // value is some bytes with the operation's token; once in a while many.
 func (c *client) value(n int) []byte {
 	size := c.rng.IntN(1200)
-	if c.rng.IntN(80) == 0 {
+	if c.rng.IntN(c.LargeEach) == 0 {
 		size = c.LargeBytes
 	}
 	return append([]byte(token(n)), bytes.Repeat([]byte{byte('a' + n%26)}, size)...)

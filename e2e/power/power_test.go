@@ -31,19 +31,20 @@ type run struct {
 	name             string
 	segments         []edit
 	ops, large       int
+	largeEach        int
 	prefixes, states int
 	programEach      int
 	recordings       int
 }
 
 func runs() []run {
-	small := run{name: "small segments", segments: smallSegments, ops: 500, large: 100 << 10, prefixes: 120, states: 360, programEach: 60, recordings: 1}
+	small := run{name: "small segments", segments: smallSegments, ops: 500, large: 100 << 10, largeEach: 80, prefixes: 120, states: 360, programEach: 60, recordings: 1}
 	if !*full {
 		return []run{small}
 	}
-	small.ops, small.prefixes, small.states, small.programEach, small.recordings = 1200, 0, 6000, 400, 3
-	// As shipped, the log does not roll in a recording of this length but for large values.
-	shipped := run{name: "as shipped", ops: 600, large: 3 << 19, prefixes: 150, states: 500, programEach: 50, recordings: 1}
+	small.ops, small.prefixes, small.states, small.programEach, small.recordings = 800, 0, 5000, 400, 3
+	// As shipped: large values, so that the log rolls in a recording of this length.
+	shipped := run{name: "as shipped", ops: 500, large: 1 << 20, largeEach: 12, prefixes: 100, states: 300, programEach: 50, recordings: 1}
 	return []run{small, shipped}
 }
 
@@ -126,16 +127,22 @@ func TestFaultsAreFound(t *testing.T) {
 	if *full {
 		faults = append(faults, faultNewSegment, faultState, faultPath, faultCut)
 	}
-	r := run{ops: 250, large: 100 << 10}
+	r := run{ops: 250, large: 100 << 10, largeEach: 80}
 	t.Logf("seed %d", *seed)
 	for _, fault := range faults {
 		t.Run(fault, func(t *testing.T) {
 			rec := m.record(t, r, *seed, fault)
-			result := m.replay(t, rec, *seed, 1, "-prefixes", "600", "-states", "1500")
-			if len(result.Failures) == 0 {
-				t.Fatalf("not found: %+v", result)
+			ways := [][]string{{"-prefixes", "600", "-states", "1500", "-skip-answers"}}
+			if fault == faultLogSync {
+				ways = append(ways, []string{"-prefixes", "1", "-states", "0", "-only", "0"}) // by its answers alone
 			}
-			t.Logf("found: %.300s", result.Failures[0])
+			for _, way := range ways {
+				result := m.replay(t, rec, *seed, 1, way...)
+				if len(result.Failures) == 0 {
+					t.Fatalf("not found with %v: %+v", way, result)
+				}
+				t.Logf("found: %.300s", result.Failures[0])
+			}
 		})
 	}
 	t.Run("none", func(t *testing.T) {
@@ -165,7 +172,7 @@ func (m machine) record(t *testing.T, r run, seed uint64, fault string) Recordin
 		rec := Recording{Dir: memoryDir(t)}
 		disk := memoryDir(t)
 		args := append(StraceArgs(rec.Trace()), m.play, "load", "-recording", rec.Dir, "-shim", m.shim, "-root", disk, "-addr", rig.FreeAddr(t),
-			"-seed", strconv.FormatUint(seed, 10), "-ops", strconv.Itoa(r.ops), "-large", strconv.Itoa(r.large))
+			"-seed", strconv.FormatUint(seed, 10), "-ops", strconv.Itoa(r.ops), "-large", strconv.Itoa(r.large), "-large-each", strconv.Itoa(r.largeEach))
 		cmd := exec.Command("strace", args...)
 		cmd.Env = append(os.Environ(), faultVariable+"="+fault)
 		if out, err := cmd.CombinedOutput(); err != nil {

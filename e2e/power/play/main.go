@@ -44,6 +44,7 @@ func load(flags *flag.FlagSet, args []string) error {
 	flags.IntVar(&c.Ops, "ops", 1000, "operations")
 	flags.IntVar(&c.Clients, "clients", 3, "clients at a time")
 	flags.IntVar(&c.LargeBytes, "large", 100<<10, "size of a few large values, bytes")
+	flags.IntVar(&c.LargeEach, "large-each", 80, "one value in so many is large")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -63,6 +64,7 @@ func replay(flags *flag.FlagSet, args []string) error {
 	flags.StringVar(&c.Work, "work", "", "directory for states; failing ones stay")
 	flags.IntVar(&c.Workers, "workers", 2, "states tried at a time")
 	flags.IntVar(&c.MaxFailures, "max-failures", 1, "failures that end the replay")
+	flags.BoolVar(&c.SkipAnswers, "skip-answers", false, "leave out whether answers come after their sync")
 	flags.StringVar(&c.Shim, "shim", "", "program that checks and serves states")
 	flags.StringVar(&c.Addr, "addr", "", "address to serve on")
 	flags.IntVar(&c.ProgramEach, "program-each", 0, "one in so many states is given to the program; 0: none")
