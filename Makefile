@@ -59,6 +59,11 @@ crash-full: ## The same, 200 times and 5 times, and with planted faults that mus
 power: ## Replay power losses from recorded system calls (strace): SHORT=1 is CI's form; SHARD=i/n is a part; RESULTS=1 notes a full run in e2e/RESULTS.md.
 	cd e2e && go test -count=1 -timeout 120m -v ./power $(if $(SHORT),,-full) $(if $(SHARD),-shard $(SHARD)) $(if $(SEED),-seed $(SEED))
 
+CUTS ?= 3
+.PHONY: uml-power
+uml-power: ## Cut the power of a User-Mode Linux machine under shim CUTS times: 3 in CI, 20 in the full run. RESULTS=1 notes it. Needs user-mode-linux, dmsetup, e2fsprogs.
+	cd e2e && go test -count=1 -timeout 60m -v ./uml -cuts $(CUTS) $(if $(SEED),-seed $(SEED))
+
 disk: ## Run shim on full disks. Needs the right to mount.
 	cd e2e && go test -count=1 -timeout 30m -v ./disk
 

@@ -224,7 +224,8 @@ func (c *Client) several(ctx context.Context, kv pb.KVClient) error {
 func (c *Client) compact(ctx context.Context, kv pb.KVClient) error {
 	c.rec.Lock()
 	target := min(c.rec.revision-1-c.rng.Int64N(keepHistory), c.rec.witnessed)
-	ok := target > c.rec.compacted && target > c.rec.maybeCompacted
+	// A compaction at 1 forgets nothing: no watch is told of it.
+	ok := target > max(c.rec.compacted, c.rec.maybeCompacted, 1)
 	if ok {
 		c.rec.maybeCompacted = target
 	}
