@@ -96,4 +96,4 @@ sim: ## Run the consensus simulator alone; SEED=n replays one seed with its tran
 	go test -count=1 -timeout 60m -run 'TestSimulation|TestPlanted' -v ./backends/raftbolt/internal/replica $(if $(SEED),-seed $(SEED))
 
 clean: ## Remove what was built.
-	rm -rf bin bench/bin bench/work e2e/*/bin e2e/*/*/bin
+	rm -rf bin bench/work bench/profiles e2e/*/bin e2e/*/*/bin

@@ -21,7 +21,7 @@ type machine struct {
 	sync                              time.Duration
 }
 
-func describeMachine(ctx context.Context, o options) (machine, error) {
+func describeMachine(ctx context.Context, o options, binaries map[string]string) (machine, error) {
 	m := machine{cpu: fieldOf("/proc/cpuinfo", "model name"), memory: fieldOf("/proc/meminfo", "MemTotal")}
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
@@ -37,7 +37,7 @@ func describeMachine(ctx context.Context, o options) (machine, error) {
 		m.commit += " with local changes"
 	}
 	for _, name := range o.servers {
-		path := filepath.Join("bin", name)
+		path := binaries[name]
 		first, _, _ := strings.Cut(output(ctx, ".", path, "--version"), "\n")
 		built := output(ctx, ".", "go", "version", "-m", path)
 		line := fmt.Sprintf("%s: %q", name, first)
@@ -150,13 +150,6 @@ func syncTime(dir string) (median time.Duration, err error) {
 
 // output is what a command prints, or "unknown".
 func output(ctx context.Context, dir, name string, args ...string) string {
-	if strings.Contains(name, "/") {
-		abs, err := filepath.Abs(name)
-		if err != nil {
-			return "unknown"
-		}
-		name = abs
-	}
 	c := exec.CommandContext(ctx, name, args...)
 	c.Dir = dir
 	out, err := c.Output()

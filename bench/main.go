@@ -77,7 +77,7 @@ func parse(args []string) (options, error) {
 	f.DurationVar(&o.duration, "duration", 5*time.Second, "measured time of a row")
 	f.StringVar(&o.profiles, "cpuprofile", "", "write a CPU profile of each server during each row to this `directory`; such figures are not for publishing")
 	f.StringVar(&o.out, "out", "", "write the report to this `file`")
-	f.StringVar(&o.dir, "dir", "work", "`directory` for data, on the disk to be measured; it is emptied")
+	f.StringVar(&o.dir, "dir", "work", "`directory` for binaries and data, on the disk to be measured; its subdirectories etcd and shim are removed")
 	f.StringVar(&o.root, "root", "..", "`directory` of the shim module")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of keys, values and order")
 	f.BoolVar(&o.smoke, "smoke", false, "tiny sizes, one round: only proves that every row runs and verifies")
@@ -128,7 +128,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	m, err := describeMachine(ctx, o)
+	m, err := describeMachine(ctx, o, binaries)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc"
@@ -61,6 +62,14 @@ func runRestart(ctx context.Context, t *target, _ time.Duration) (figure, error)
 func (t *target) firstRead(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	exited := t.exited
+	go func() {
+		select {
+		case <-exited:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	i := t.data.others.first
 	request := (&requestBuilder{data: t.data}).get(i)
 	var answer single
@@ -71,9 +80,7 @@ func (t *target) firstRead(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return err
-		case <-t.exited:
-			return err
+			return fmt.Errorf("%w; see %s", err, t.log.Name())
 		case <-time.After(2 * time.Millisecond): // a server that starts may refuse
 		}
 	}

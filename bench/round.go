@@ -20,8 +20,10 @@ func runRound(ctx context.Context, o options, binaries map[string]string, round 
 		for _, t := range targets {
 			err = errors.Join(err, t.close())
 		}
-		if err == nil {
-			err = os.RemoveAll(o.dir)
+		for _, name := range o.servers {
+			if err == nil { // else the directories may tell why
+				err = os.RemoveAll(filepath.Join(o.dir, name))
+			}
 		}
 	}()
 	for _, name := range o.servers {

@@ -22,13 +22,10 @@ const (
 	firstPort, lastPort = 20000, 32767
 )
 
-// build compiles both servers into bin and returns their paths: shim of this
-// checkout, and etcd from its own module with the versions that its release has.
+// build compiles the servers into bin below the data directory, so that two runs at a
+// time do not meet, and returns their paths: shim of this checkout, and etcd from its own module with the versions that its release has.
 func build(ctx context.Context, o options) (map[string]string, error) {
-	bin, err := filepath.Abs("bin")
-	if err != nil {
-		return nil, err
-	}
+	bin := filepath.Join(o.dir, "bin")
 	binaries := map[string]string{}
 	for _, name := range o.servers {
 		args := []string{"build", "-trimpath"}
