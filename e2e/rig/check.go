@@ -3,7 +3,6 @@ package rig
 import (
 	"errors"
 	"os/exec"
-	"strings"
 	"testing"
 )
 
@@ -28,11 +27,4 @@ func RunCheck(t testing.TB, bin, dir string) (out string, code int) {
 		t.Fatalf("shim check: %v", err)
 	}
 	return string(text), cmd.ProcessState.ExitCode()
-}
-
-// HasCheck tells whether the program knows the command check: another server does
-// not.
-func HasCheck(bin string) bool {
-	out, err := exec.Command(bin, "--help").CombinedOutput()
-	return err == nil && strings.Contains(string(out), "   check")
 }

@@ -9,10 +9,13 @@
 //     every one that was sent and never answered.
 //   - A Client issues one kind of mixed load and notes it in the Record; a Load is
 //     many of them.
+//   - A Storm is a Load with all else that keeps a server busy: a witness that
+//     watches everything, thousands of watches, snapshots, defragments.
 //   - A Verifier compares a server at rest with the Record: revision, compacted
-//     revision, every event since the compaction, the state of every key, leases.
+//     revision, every event, the state of every key, leases, indexes. It knows every
+//     revision since the empty store, which each rig begins with.
 //
-// A rig builds once, then goes round: Start, Load.Run until something is broken
-// on purpose, Check, Start, Verifier.Verify. Nothing here listens on other than
+// A rig builds once, then goes round: Start, Load.Run or Storm.Run until something
+// is broken on purpose, Check, Start, Verifier.Verify. Nothing here listens on other than
 // loopback addresses.
 package rig
