@@ -15,7 +15,7 @@ import (
 type loader struct {
 	path      string
 	founding  uint64
-	index     *index
+	keys      *builder
 	last      revision
 	applied   Applied
 	scheduled int64
@@ -28,7 +28,7 @@ func (s *Store) load() (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{path: s.cfg.Path, founding: s.cfg.Founding, index: newIndex(), scheduled: -1, finished: -1}
+	l := &loader{path: s.cfg.Path, founding: s.cfg.Founding, keys: newBuilder(), scheduled: -1, finished: -1}
 	err = guard(l.path, func() error { return db.View(l.read) })
 	closeErr := guard(l.path, db.Close)
 	if err := errors.Join(err, closeErr); err != nil {
@@ -124,12 +124,6 @@ func (l *loader) readChange(k, v []byte) error {
 	if !tombstone {
 		ver.create, ver.number, ver.leased = f.create, f.version, f.lease != 0
 	}
-	key := string(f.key)
-	l.index.update(key, func(old *keyVersions) *keyVersions {
-		if old != nil {
-			return old.with(ver)
-		}
-		return &keyVersions{key: key, last: ver}
-	})
+	l.keys.add(f.key, ver)
 	return nil
 }

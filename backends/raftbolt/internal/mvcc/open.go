@@ -117,7 +117,7 @@ func (s *Store) adopt(l *loader) {
 	s.compact.finished = l.finished
 	s.ring.from = current + 1
 	s.state.Store(&state{
-		root:            l.index.freeze(),
+		root:            l.keys.index().freeze(),
 		revision:        current,
 		compactRevision: max(l.scheduled, l.finished),
 		flushedRevision: current,
