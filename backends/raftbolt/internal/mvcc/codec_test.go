@@ -80,40 +80,46 @@ func TestRecordGolden(t *testing.T) {
 	}
 }
 
-func FuzzParseRevision(f *testing.F) {
+// FuzzCodecs reads arbitrary bytes as a key of the key bucket and as a record. Of
+// keys, what parses encodes to the same bytes; records are read as protobuf's
+// decoder reads them.
+func FuzzCodecs(f *testing.F) {
 	f.Add(appendRevision(nil, revision{1, 2}, false))
 	f.Add(appendRevision(nil, revision{1, 2}, true))
 	f.Add([]byte("short"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		r, tombstone, err := parseRevision(b)
-		if err == nil && !bytes.Equal(appendRevision(nil, r, tombstone), b) {
-			t.Errorf("%x parses as %v %v", b, r, tombstone)
-		}
-	})
-}
-
-// FuzzScanRecord compares the scanner with protobuf's decoder.
-func FuzzScanRecord(f *testing.F) {
 	_, record := putEvent(&fields{key: []byte("k"), create: 1, mod: 2, version: 3, lease: 4}, []byte("v"))
 	f.Add(record)
 	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
 	f.Add([]byte{0x3a, 0x01, 0x00, 0x41, 1, 2, 3, 4, 5, 6, 7, 8, 0x4d, 1, 2, 3, 4})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := scanRecord(b)
-		kv := new(mvccpb.KeyValue)
-		if protoErr := proto.Unmarshal(b, kv); protoErr != nil {
-			// The scanner may be laxer (it skips nested groups' rules), never
-			// different where protobuf succeeds.
-			return
+		r, tombstone, err := parseRevision(b)
+		if err == nil && !bytes.Equal(appendRevision(nil, r, tombstone), b) {
+			t.Errorf("%x parses as %v %v", b, r, tombstone)
 		}
-		if hasGroup(b) {
-			return // Legal protobuf, never written by etcd: refused here.
-		}
-		if err != nil || !bytes.Equal(got.key, kv.Key) || got.create != kv.CreateRevision || got.mod != kv.ModRevision ||
-			got.version != kv.Version || got.lease != kv.Lease {
-			t.Errorf("%x: %+v, %v, want %v", b, got, err, kv)
-		}
+		checkRecord(t, b)
 	})
+}
+
+func checkRecord(t *testing.T, b []byte) {
+	got, err := scanRecord(b)
+	kv := new(mvccpb.KeyValue)
+	if protoErr := proto.Unmarshal(b, kv); protoErr != nil {
+		// The scanner may be laxer (it skips nested groups' rules), never
+		// different where protobuf succeeds.
+		return
+	}
+	if hasGroup(b) {
+		return // Legal protobuf, never written by etcd: refused here.
+	}
+	if err != nil || !bytes.Equal(got.key, kv.Key) || got.create != kv.CreateRevision || got.mod != kv.ModRevision ||
+		got.version != kv.Version || got.lease != kv.Lease {
+		t.Errorf("%x: %+v, %v, want %v", b, got, err, kv)
+	}
+	// What is encoded here is what protobuf encodes.
+	_, record := putEvent(&got, kv.Value)
+	if want, err := proto.Marshal(kv); err != nil || len(kv.Key) > 0 && len(kv.ProtoReflect().GetUnknown()) == 0 && !bytes.Equal(record, want) {
+		t.Errorf("%v encodes as %x, protobuf %x, %v", kv, record, want, err)
+	}
 }
 
 func hasGroup(b []byte) bool {

@@ -509,46 +509,6 @@ func TestSyncBetweenWrites(t *testing.T) {
 	}
 }
 
-// FuzzDecodeBatch: any bytes decode without a panic, and what decodes encodes to a batch that decodes to the same.
-func FuzzDecodeBatch(f *testing.F) {
-	for _, b := range []Batch{
-		{HardState: HardState{Term: 3, Vote: 2, Commit: 1}, Entries: []*raftpb.Entry{entry(2, 2, 0), entry(3, 2, 40)}},
-		{Snapshot: &SnapshotRecord{Index: 7, Term: 2, ConfState: &raftpb.ConfState{Voters: []uint64{1}}}},
-	} {
-		h := batchHeader{number: 4, first: 2, last: 3}
-		if b.Snapshot != nil {
-			h.first, h.last = 8, 7
-		}
-		encoded, err := encodeBatch(nil, &b, h)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(encoded)
-		f.Add(encoded[:len(encoded)-9])
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _ = decodeSegmentHeader(b)
-		seal(b)
-		h, batch, _, ok := decodeBatch(b)
-		if !ok {
-			return
-		}
-		again, err := encodeBatch(nil, &batch, h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		h2, batch2, _, ok := decodeBatch(again)
-		if !ok || len(batch2.Entries) != len(batch.Entries) || batch2.HardState != batch.HardState || h2.last != h.last {
-			t.Fatalf("%+v decodes to %+v", batch, batch2)
-		}
-		for i, e := range batch.Entries {
-			if !bytes.Equal(e.GetData(), batch2.Entries[i].GetData()) || e.GetTerm() != batch2.Entries[i].GetTerm() {
-				t.Fatalf("entry %d differs", i)
-			}
-		}
-	})
-}
-
 // seal makes the checksums right, so that the fuzzer gets past them.
 func seal(b []byte) {
 	if len(b) < batchHead {
