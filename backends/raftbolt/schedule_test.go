@@ -153,3 +153,37 @@ func TestFlushSchedules(t *testing.T) {
 	t.Logf("%d sequences from seed %d, %d steps, %d revisions, %d members each, in %v",
 		count, first, steps, revisions, 5, time.Since(begin).Round(time.Second))
 }
+
+// FuzzSchedule is TestFlushSchedules with a fuzzer's choices, on two members: one
+// that never flushes by itself, one that does, compacts, defragments and is
+// restarted or killed as the input says.
+func FuzzSchedule(f *testing.F) {
+	founded := foundedStore(f)
+	for seed := range uint64(6) {
+		b := make([]byte, 600)
+		r := rand.New(rand.NewPCG(seed, 9))
+		for i := range b {
+			b[i] = byte(r.Uint32())
+		}
+		f.Add(byte(seed), b)
+	}
+	const maxSteps = 80
+	f.Fuzz(func(t *testing.T, which byte, input []byte) {
+		c := &byteChoices{rest: input}
+		m := newNaive()
+		all := schedules(c)
+		r := &scheduleRun{g: &stepper{choices: c, m: m, keys: []int{5, 20, 300}[c.below(3)], term: 1}}
+		for _, s := range []schedule{all[0], all[1+int(which)%(len(all)-1)]} {
+			r.members = append(r.members, newScheduleMember(t, s, c, m, founded))
+		}
+		defer r.close()
+		for n := 0; len(c.rest) > 0 && n < maxSteps; n++ {
+			if faults := r.step(); faults != nil || t.Failed() {
+				t.Fatal(r.explain(faults))
+			}
+		}
+		if faults := r.finish(); faults != nil {
+			t.Fatalf("at the end: %s", r.explain(faults))
+		}
+	})
+}

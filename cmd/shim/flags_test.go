@@ -28,7 +28,7 @@ func parse(t *testing.T, args ...string) (options, []flagSpec, error) {
 }
 
 // clearEnvironment hides ETCD_ variables of whoever runs the tests.
-func clearEnvironment(t *testing.T) {
+func clearEnvironment(t testing.TB) {
 	t.Helper()
 	for _, kv := range os.Environ() {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "ETCD_") {
