@@ -25,7 +25,7 @@ func FuzzIndex(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 2, 0, 3, 3, 1, 5, 1, 4, 9, 6, 2, 7, 0, 8, 0})
 	for seed := range 6 {
 		var b []byte
-		for n := range 600 {
+		for n := range 100 {
 			b = append(b, byte(n*n*(seed+3)>>seed), byte(n*(2*seed+1)))
 		}
 		f.Add(b)
@@ -79,7 +79,7 @@ func (x *indexRun) step(t *testing.T, what, arg byte) {
 	case 5:
 		x.compact(x.compacted + int64(arg)%8)
 	case 6:
-		if len(x.roots) < 16 {
+		if len(x.roots) < 3 {
 			x.roots = append(x.roots, frozenIndex{x.x.freeze(), maps.Clone(x.m), x.main})
 		}
 	case 7: // a transaction that is discarded
@@ -164,13 +164,10 @@ func (r frozenIndex) check(t *testing.T) {
 			t.Errorf("get %s: %+v", key, k)
 		}
 	}
-	for n := range 6 {
-		start := fmt.Sprintf("%04x", n*(manyKeys/6))
-		for _, s := range []span{{start: start, unbounded: true}, {start: start, end: fmt.Sprintf("%04x", n*(manyKeys/3))}} {
-			for _, main := range []int64{r.main, r.main / 2, 1} {
-				checkCounts(t, r.root, r.m, s, main)
-			}
-		}
+	for n := range 3 {
+		start := fmt.Sprintf("%04x", n*(manyKeys/3))
+		checkCounts(t, r.root, r.m, span{start: start, unbounded: true}, r.main/2)
+		checkCounts(t, r.root, r.m, span{start: start, end: fmt.Sprintf("%04x", n*(manyKeys/2))}, r.main-int64(n))
 	}
 }
 
