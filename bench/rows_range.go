@@ -93,13 +93,18 @@ func runNextPages(prefix string) func(context.Context, *target, time.Duration) (
 	}
 }
 
-// pin remembers a prefix as it is, and then updates 2 % of its keys and removes 1 %.
+// pin reads the first page of a prefix, as every paged list begins, remembers the
+// pages at that revision, and then updates 2 % of the keys and removes 1 %.
 func (t *target) pin(ctx context.Context, prefix string) (*pin, error) {
-	revision, err := t.revision(ctx)
-	if err != nil {
+	first := t.pages(prefix, 0)[0]
+	var answer ranged
+	if err := call(ctx, t.control, methodRange, first.request, &answer); err != nil {
 		return nil, err
 	}
-	p := &pin{revision: revision, pages: t.pages(prefix, revision)}
+	if err := answer.verify(first.content, first.count, first.more); err != nil {
+		return nil, err
+	}
+	p := &pin{revision: answer.revision, pages: t.pages(prefix, answer.revision)}
 	builder := &requestBuilder{data: t.data}
 	for n, i := range t.data.under(prefix) {
 		var answer written
