@@ -163,6 +163,7 @@ func (k *check) store() error {
 	path := k.dir.store()
 	k.leases = map[int64]struct{}{}
 	r, err := mvcc.Check(path, mvcc.CheckOptions{
+		Founding:    uint64(k.dir.state.FoundingID),
 		Entry:       k.entry,
 		LeaseExists: func(id int64) bool { _, ok := k.leases[id]; return ok },
 		Progress:    func(read, all uint64) { k.progress("store", read, all) },
@@ -188,11 +189,7 @@ func (k *check) store() error {
 	k.checked("%s: %d bytes, %d pages, %d of them in use", path, r.SizeBytes, r.Pages, r.UsedPages)
 	k.checked("%d keys, %d changes up to revision %d, compacted at %d; %d leases, %d members, %d alarms; log applied up to entry %d of term %d",
 		r.Keys, r.Changes, r.Current, max(r.Compacted, 0), len(k.leases), len(k.members), r.Entries[mvcc.BucketAlarm], r.Applied.Index, r.Applied.Term)
-	switch founding := uint64(k.dir.state.FoundingID); {
-	case r.Faults > 0 && r.Applied.Index == 0:
-		return nil
-	case r.Founding != founding:
-		k.found(doReturn, "%s belongs to another data directory: it is of founding %x, %s of founding %x", path, r.Founding, stateName, founding)
+	if !r.Sealed || r.Faults > 0 && r.Applied.Index == 0 {
 		return nil
 	}
 	k.position(path, r.Applied)

@@ -64,6 +64,9 @@ type Config struct {
 	// SnapshotCatchupEntries is how many entries below the store's durable index
 	// the log keeps for slow members.
 	SnapshotCatchupEntries uint64
+
+	// segmentBytes is the size of a log segment, for tests; 0 is the log's default.
+	segmentBytes int64
 }
 
 // DefaultConfig returns the defaults, which are etcd's.

@@ -101,7 +101,7 @@ func (b *Backend) openFiles(ctx context.Context) error {
 		if err := b.found(ctx); err != nil {
 			return fmt.Errorf("found the member: %w", err)
 		}
-	} else if err := b.openStore(true); errors.Is(err, mvcc.ErrMissing) || errors.Is(err, mvcc.ErrFounding) {
+	} else if err := b.openStore(true); errors.Is(err, mvcc.ErrMissing) || errors.Is(err, mvcc.ErrSeal) {
 		return fmt.Errorf("%w: %w. Put the file back that belongs here, or restore a snapshot into an empty directory", ErrDirectoryCorrupt, err)
 	} else if err != nil {
 		return err
@@ -136,6 +136,7 @@ func (b *Backend) replicaConfig() replica.Config {
 		ClusterID: uint64(b.dir.state.ClusterID), MemberID: uint64(b.dir.state.MemberID), Founding: uint64(b.dir.state.FoundingID), Dir: b.dir.wal,
 		TickInterval: b.config.HeartbeatInterval, ElectionTicks: b.config.electionTicks(),
 		Logger: b.env.Logger, NoSync: b.config.UnsafeNoFsync, CatchupEntries: b.config.SnapshotCatchupEntries,
+		SegmentBytes: b.config.segmentBytes,
 	}
 	if b.machine != nil {
 		c.StateMachine = b.machine

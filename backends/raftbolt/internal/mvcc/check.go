@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -13,6 +14,8 @@ import (
 // CheckOptions say what Check asks its caller, who knows the meaning of the small
 // buckets. Any function may be nil.
 type CheckOptions struct {
+	// Founding is Config.Founding.
+	Founding uint64
 	// Entry judges an entry of a small bucket; its error is damage. All come before
 	// the first key.
 	Entry func(b Bucket, k, v []byte) error
@@ -32,8 +35,8 @@ type CheckReport struct {
 	// for and Finished the last that is done; -1 is none.
 	Current, Compacted, Finished int64
 	Applied                      Applied
-	// Founding is the mark of the directory that the file belongs to.
-	Founding uint64
+	// Sealed tells that Applied can be relied on.
+	Sealed bool
 	// Entries counts the entries of each small bucket.
 	Entries map[Bucket]int
 	// Damage names each fault with its place, at most maxDamage; Faults counts all.
@@ -121,12 +124,12 @@ func (c *checker) run() error {
 		}
 	})
 	c.report.Pages = meta.highWater
-	err = c.walker.tree(meta.root, func(e *element, where func() string) error {
+	err = c.walker.tree(meta.root, func(e *element, at place) error {
 		switch {
 		case e.flags&flagBucket == 0:
-			c.damage("%s: %q beside the buckets", where(), e.key)
+			c.damage("%s: %q beside the buckets", at, e.key)
 		case !slices.Contains(buckets(), Bucket(e.key)):
-			c.damage("%s: bucket %q, which storage version %s has not", where(), e.key, StorageVersion)
+			c.damage("%s: bucket %q, which storage version %s has not", at, e.key, StorageVersion)
 		default:
 			c.buckets[string(e.key)] = slices.Clone(e.value)
 		}
@@ -201,10 +204,10 @@ func (c *checker) smallBuckets() error {
 			continue
 		}
 		meta := map[string][]byte{}
-		err := c.walker.bucket(string(name), head, func(e *element, where func() string) error {
+		err := c.walker.bucket(string(name), head, func(e *element, at place) error {
 			c.report.Entries[name]++
 			if e.flags != 0 {
-				c.damage("%s: a bucket %q within bucket %q", where(), e.key, name)
+				c.damage("%s: a bucket %q within bucket %q", at, e.key, name)
 				return nil
 			}
 			if name == bucketMeta {
@@ -213,7 +216,7 @@ func (c *checker) smallBuckets() error {
 			}
 			if c.o.Entry != nil {
 				if err := c.o.Entry(name, e.key, e.value); err != nil {
-					c.damage("%s: bucket %q: %v", where(), name, err)
+					c.damage("%s: bucket %q: %v", at, name, err)
 				}
 			}
 			return nil
@@ -222,15 +225,14 @@ func (c *checker) smallBuckets() error {
 			return err
 		}
 		if name == bucketMeta && len(head) >= bucketBytes {
-			c.report.Founding = binary.LittleEndian.Uint64(head[8:])
-			c.meta(meta)
+			c.meta(meta, binary.LittleEndian.Uint64(head[8:]))
 		}
 	}
 	return nil
 }
 
 // meta checks the positions in the meta bucket.
-func (c *checker) meta(entries map[string][]byte) {
+func (c *checker) meta(entries map[string][]byte, seal uint64) {
 	l := &loader{path: c.file.Name(), scheduled: -1, finished: -1}
 	if err := l.readMeta(func(k []byte) []byte { return entries[string(k)] }); err != nil {
 		var corrupt *CorruptError
@@ -245,6 +247,16 @@ func (c *checker) meta(entries map[string][]byte) {
 		default:
 			c.damage("bucket %q has an unknown entry %q", bucketMeta, k)
 		}
+	}
+	want, _ := metaSeal(c.o.Founding, func(f func(k, v []byte) error) error {
+		for _, k := range slices.Sorted(maps.Keys(entries)) {
+			_ = f([]byte(k), entries[k])
+		}
+		return nil
+	})
+	if c.report.Sealed = seal == want; !c.report.Sealed && !c.broken {
+		c.damage("bucket %q: its seal is %x, of this directory it would be %x: the file belongs to another data directory, "+
+			"or what it says of its place in the log is damaged", bucketMeta, seal, want)
 	}
 	c.report.Applied, c.report.Compacted, c.report.Finished = l.applied, l.scheduled, l.finished
 	if l.finished > l.scheduled {
@@ -278,37 +290,37 @@ func (c *checker) changes() error {
 }
 
 // change checks one record of the key bucket.
-func (c *checker) change(e *element, where func() string) error {
+func (c *checker) change(e *element, at place) error {
 	c.report.Changes++
 	r, tombstone, err := parseRevision(e.key)
 	switch {
 	case e.flags != 0:
-		c.damage("%s: a bucket among the keys", where())
+		c.damage("%s: a bucket among the keys", at)
 		return nil
 	case err != nil:
-		c.damage("%s: %v", where(), err)
+		c.damage("%s: %v", at, err)
 		return nil
 	case r.sub > math.MaxUint32:
-		c.damage("%s: revision %d.%d counts too many changes", where(), r.main, r.sub)
+		c.damage("%s: revision %d.%d counts too many changes", at, r.main, r.sub)
 		return nil
 	}
 	f, value, err := scanCanonical(e.value)
 	if err != nil || len(f.key) == 0 {
-		c.damage("%s: the record at revision %d.%d cannot be read", where(), r.main, r.sub)
+		c.damage("%s: the record at revision %d.%d cannot be read", at, r.main, r.sub)
 		c.broken = true
 		return nil
 	}
-	c.follow(r, where)
+	c.follow(r, at)
 	if tombstone && len(value) > 0 {
-		c.damage("%s: the deletion at revision %d.%d has a value", where(), r.main, r.sub)
+		c.damage("%s: the deletion at revision %d.%d has a value", at, r.main, r.sub)
 	}
-	c.chain(r, tombstone, &f, where)
+	c.chain(r, tombstone, &f, at)
 	return nil
 }
 
 // follow checks that no change is missing before r: above the last compaction,
 // each revision has changes, counted from 0.
-func (c *checker) follow(r revision, where func() string) {
+func (c *checker) follow(r revision, at place) {
 	before := c.last
 	if r.main <= c.report.Compacted {
 		return
@@ -317,17 +329,17 @@ func (c *checker) follow(r revision, where func() string) {
 	next := r.main == before.main && r.sub == before.sub+1 || r.main == before.main+1 && r.sub == 0
 	if !next && !c.broken {
 		if before.sub == math.MaxInt64 {
-			c.damage("%s: revision %d.%d comes first, changes are missing after revision %d", where(), r.main, r.sub, before.main)
+			c.damage("%s: revision %d.%d comes first, changes are missing after revision %d", at, r.main, r.sub, before.main)
 			return
 		}
-		c.damage("%s: revision %d.%d follows %d.%d, changes between them are missing", where(), r.main, r.sub, before.main, before.sub)
+		c.damage("%s: revision %d.%d follows %d.%d, changes between them are missing", at, r.main, r.sub, before.main, before.sub)
 	}
 }
 
 // chain checks a record against the one of the same key before it.
-func (c *checker) chain(r revision, tombstone bool, f *fields, where func() string) {
+func (c *checker) chain(r revision, tombstone bool, f *fields, at place) {
 	fault := func(format string, args ...any) {
-		c.damage("%s: key %q at revision %d.%d: %s", where(), f.key, r.main, r.sub, fmt.Sprintf(format, args...))
+		c.damage("%s: key %q at revision %d.%d: %s", at, f.key, r.main, r.sub, fmt.Sprintf(format, args...))
 	}
 	if tombstone {
 		if f.create != 0 || f.mod != 0 || f.version != 0 || f.lease != 0 {

@@ -135,7 +135,8 @@ func TestOpenAtCompactRevision(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = errors.Join(db.Update(func(tx *bolt.Tx) error {
+		err = errors.Join(db.Update(func(tx *bolt.Tx) (err error) {
+			defer func() { err = errors.Join(err, (&Store{}).seal(tx)) }()
 			return tx.Bucket([]byte("meta")).Put([]byte(name), metaRevision(50))
 		}), db.Close())
 		if err != nil {

@@ -16,8 +16,8 @@ type Config struct {
 	Path string
 	// Existing tells Open to refuse to make a store where there is none: ErrMissing.
 	Existing bool
-	// Founding marks a store that Open makes, as the sequence number of the meta
-	// bucket, which etcd's schema has no use for. One with another mark is refused.
+	// Founding is a random number of the data directory. A store that was made with
+	// another one is refused.
 	Founding uint64
 	// NoSync leaves out every fsync: a power cut may then lose or corrupt the store.
 	NoSync bool

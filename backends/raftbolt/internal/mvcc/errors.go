@@ -16,8 +16,9 @@ var (
 	ErrLocked = errors.New("store is locked by another process")
 	// ErrMissing: there is no file, though Config.Existing says that there is one.
 	ErrMissing = errors.New("the store is missing")
-	// ErrFounding: the file is another directory's.
-	ErrFounding = errors.New("the store belongs to another data directory")
+	// ErrSeal: the file is another directory's, or its positions in the log are
+	// damaged.
+	ErrSeal = errors.New("the store belongs to another data directory, or is damaged")
 	// ErrVersion: the file's storage version is not one this program writes.
 	ErrVersion = errors.New("unsupported storage version")
 )

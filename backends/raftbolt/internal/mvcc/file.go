@@ -54,11 +54,27 @@ func (s *Store) read(f func(tx *bolt.Tx) error) error {
 // it. The caller holds writeFile.
 func (s *Store) write(f func(tx *bolt.Tx) error) error {
 	return s.withFile(func(db *bolt.DB) error {
-		if err := db.Update(f); err != nil {
+		err := db.Update(func(tx *bolt.Tx) error {
+			if err := f(tx); err != nil {
+				return err
+			}
+			return s.seal(tx)
+		})
+		if err != nil {
 			return err
 		}
 		return s.measure(db)
 	})
+}
+
+// seal seals the meta bucket. It ends every write transaction.
+func (s *Store) seal(tx *bolt.Tx) error {
+	meta := tx.Bucket([]byte(bucketMeta))
+	seal, err := metaSeal(s.cfg.Founding, meta.ForEach)
+	if err != nil || meta.Sequence() == seal {
+		return err
+	}
+	return meta.SetSequence(seal)
 }
 
 // measure takes the file's sizes.

@@ -36,12 +36,16 @@ func newFinder(tx *bolt.Tx) finder {
 		f.cursor = b.Cursor()
 		return f
 	}
-	info := tx.DB().Info()
-	f.pageSize = uint64(info.PageSize)
-	// The map does not move while the transaction is open, and is no memory of the
-	// collector's.
-	f.data = unsafe.Slice(*(**byte)(unsafe.Pointer(&info.Data)), tx.Size())
+	f.pageSize = uint64(tx.DB().Info().PageSize)
+	f.data = mapped(tx)
 	return f
+}
+
+// mapped is the file up to the transaction's high-water mark. The map does not move
+// while the transaction is open, and is no memory of the collector's.
+func mapped(tx *bolt.Tx) []byte {
+	info := tx.DB().Info()
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&info.Data)), tx.Size())
 }
 
 // find returns the record of a put, valid within the transaction, or nil.

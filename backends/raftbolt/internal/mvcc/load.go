@@ -1,6 +1,7 @@
 package mvcc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,12 +30,37 @@ func (s *Store) load() (*loader, error) {
 		return nil, err
 	}
 	l := &loader{path: s.cfg.Path, founding: s.cfg.Founding, keys: newBuilder(), scheduled: -1, finished: -1}
-	err = guard(l.path, func() error { return db.View(l.read) })
+	err = guard(l.path, func() error {
+		return db.View(func(tx *bolt.Tx) error {
+			if err := l.readPages(tx); err != nil {
+				return err
+			}
+			return l.read(tx)
+		})
+	})
 	closeErr := guard(l.path, db.Close)
 	if err := errors.Join(err, closeErr); err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// readPages checks the structure of all pages. What is opened for writing is
+// walked by bbolt in a goroutine of its own, whose panic nobody could catch; and
+// what was cut off a page's end would just be missing.
+func (l *loader) readPages(tx *bolt.Tx) error {
+	data := mapped(tx)
+	meta, _, err := newestMetaPage(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	var first error
+	err = newTreeWalker(bytes.NewReader(data), meta, func(format string, args ...any) {
+		if first == nil {
+			first = l.corrupt(format, args...)
+		}
+	}, func(uint64) {}).all()
+	return errors.Join(first, err)
 }
 
 func (l *loader) corrupt(format string, args ...any) error {
@@ -48,11 +74,11 @@ func (l *loader) read(tx *bolt.Tx) error {
 		}
 	}
 	meta := tx.Bucket([]byte(bucketMeta))
-	if got := meta.Sequence(); got != l.founding {
-		return fmt.Errorf("%w: %s is of founding %x, the directory of founding %x", ErrFounding, l.path, got, l.founding)
-	}
 	if err := l.readMeta(meta.Get); err != nil {
 		return err
+	}
+	if seal, err := metaSeal(l.founding, meta.ForEach); err != nil || seal != meta.Sequence() {
+		return errors.Join(err, fmt.Errorf("%w: %s: the seal of bucket %q is %x, of this directory it would be %x", ErrSeal, l.path, bucketMeta, meta.Sequence(), seal))
 	}
 	// Small buckets are only walked, so that every page was looked at.
 	err := tx.ForEach(func(name []byte, b *bolt.Bucket) error {

@@ -19,7 +19,7 @@ import (
 	"github.com/etcdshim/shim/internal/failpoint"
 )
 
-// Open opens or creates the store at c.Path. It returns ErrMissing, ErrFounding,
+// Open opens or creates the store at c.Path. It returns ErrMissing, ErrSeal,
 // ErrLocked, ErrVersion or a *CorruptError, and has then changed nothing. An interrupted compaction is taken up again in the background.
 func Open(c Config) (*Store, error) {
 	if err := c.validate(); err != nil {
@@ -170,11 +170,10 @@ func (s *Store) createFile(path string) error {
 		if err := createBuckets(tx); err != nil {
 			return err
 		}
-		meta := tx.Bucket([]byte(bucketMeta))
-		if err := meta.SetSequence(s.cfg.Founding); err != nil {
+		if err := tx.Bucket([]byte(bucketMeta)).Put([]byte(metaStorageVersion), []byte(StorageVersion)); err != nil {
 			return err
 		}
-		return meta.Put([]byte(metaStorageVersion), []byte(StorageVersion))
+		return s.seal(tx)
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		return err

@@ -3,9 +3,12 @@ package mvcc
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/bits"
+	"slices"
 )
 
 // A page of a bbolt file, as its newest meta page reaches it. Numbers have the
@@ -82,13 +85,47 @@ type element struct {
 	child      uint64
 }
 
-// elementFunc gets each element of the leaves in key order; where names its place.
-type elementFunc func(e *element, where func() string) error
+// place is where an element is: in a page, or in the inline page of a bucket.
+type place struct {
+	bucket       string
+	page, offset uint64
+	element      int
+}
+
+func (p place) String() string {
+	if p.bucket != "" {
+		return fmt.Sprintf("bucket %q, element %d", p.bucket, p.element)
+	}
+	return fmt.Sprintf("page %d, element %d (offset %d)", p.page, p.element, p.offset)
+}
+
+// elementFunc gets each element of the leaves in key order, and its place.
+type elementFunc func(e *element, at place) error
 
 func newTreeWalker(file io.ReaderAt, meta metaPage, damage func(string, ...any), progress func(uint64)) *treeWalker {
 	w := &treeWalker{file: file, meta: meta, damage: damage, progress: progress, reached: make([]uint64, meta.highWater/64+1)}
 	w.reach(0, 1)
 	return w
+}
+
+// all walks every bucket and the free list, for the structure alone.
+func (w *treeWalker) all() error {
+	heads := map[string][]byte{}
+	err := w.tree(w.meta.root, func(e *element, _ place) error {
+		if e.flags&flagBucket != 0 {
+			heads[string(e.key)] = slices.Clone(e.value)
+		}
+		return nil
+	})
+	for _, name := range slices.Sorted(maps.Keys(heads)) {
+		err = errors.Join(err, w.bucket(name, heads[name], func(e *element, at place) error {
+			if e.flags != 0 {
+				w.damage("%s: a bucket within bucket %q", at, name)
+			}
+			return nil
+		}))
+	}
+	return errors.Join(err, w.freelist())
 }
 
 // reach marks the pages [first, last]; it tells whether none was marked.
@@ -111,12 +148,12 @@ func (w *treeWalker) place(id uint64) string {
 // error.
 func (w *treeWalker) tree(id uint64, f elementFunc) error {
 	var last []byte // the key before, over all leaves
-	ordered := func(e *element, where func() string) error {
+	ordered := func(e *element, at place) error {
 		if last != nil && bytes.Compare(e.key, last) <= 0 {
-			w.damage("%s: key %x does not come after key %x before it", where(), e.key, last)
+			w.damage("%s: key %x does not come after key %x before it", at, e.key, last)
 		}
 		last = append(last[:0], e.key...)
-		return f(e, where)
+		return f(e, at)
 	}
 	return w.walk(id, nil, nil, 0, ordered)
 }
@@ -136,21 +173,18 @@ func (w *treeWalker) walk(id uint64, low, high []byte, depth int, f elementFunc)
 	var e element
 	var before []byte
 	for i := range count {
-		at := decodeElement(page, kind, i, &e)
-		where := func() string {
-			return fmt.Sprintf("page %d, element %d (offset %d)", id, i, id*w.meta.pageSize+uint64(at))
-		}
+		at := place{page: id, element: i, offset: id*w.meta.pageSize + uint64(decodeElement(page, kind, i, &e))}
 		if low != nil && bytes.Compare(e.key, low) < 0 || high != nil && bytes.Compare(e.key, high) >= 0 {
-			w.damage("%s: key %x is outside of what the page above says, [%x, %x)", where(), e.key, low, high)
+			w.damage("%s: key %x is outside of what the page above says, [%x, %x)", at, e.key, low, high)
 		}
 		if kind == kindLeaf {
-			if err := f(&e, where); err != nil {
+			if err := f(&e, at); err != nil {
 				return err
 			}
 			continue
 		}
 		if i > 0 && bytes.Compare(e.key, before) <= 0 {
-			w.damage("%s: key %x does not come after key %x before it", where(), e.key, before)
+			w.damage("%s: key %x does not come after key %x before it", at, e.key, before)
 		}
 		before = e.key
 		above := high
@@ -282,8 +316,7 @@ func decodeElement(page []byte, kind uint16, i int, e *element) (at int) {
 	return at
 }
 
-// bucketRoot tells where the tree of a bucket begins. An inline bucket is walked
-// at once.
+// bucket walks the tree of a bucket; value is what stands for it in the root.
 func (w *treeWalker) bucket(name string, value []byte, f elementFunc) error {
 	if len(value) < bucketBytes {
 		w.damage("bucket %q: its head has %d bytes", name, len(value))
@@ -311,12 +344,12 @@ func (w *treeWalker) bucket(name string, value []byte, f elementFunc) error {
 	var before []byte
 	for i := range count {
 		decodeElement(page, kindLeaf, i, &e)
-		where := func() string { return fmt.Sprintf("bucket %q, element %d", name, i) }
+		at := place{bucket: name, element: i}
 		if i > 0 && bytes.Compare(e.key, before) <= 0 {
-			w.damage("%s: key %x does not come after key %x before it", where(), e.key, before)
+			w.damage("%s: key %x does not come after key %x before it", at, e.key, before)
 		}
 		before = e.key
-		if err := f(&e, where); err != nil {
+		if err := f(&e, at); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package mvcc
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 )
 
 // StorageVersion is the version of etcd's schema that the file has. etcd 3.7
@@ -34,8 +35,8 @@ func buckets() []Bucket {
 		BucketMembersRemoved, BucketAuth, BucketAuthUsers, BucketAuthRoles}
 }
 
-// The sequence number of the meta bucket, which etcd does not use, is
-// Config.Founding. The bucket's keys:
+// The sequence number of the meta bucket, which etcd does not use, is its seal.
+// The bucket's keys:
 //
 //	consistent_index     8 bytes, big endian: the raft index that the file reflects
 //	term                 8 bytes, big endian: that entry's term
@@ -51,6 +52,25 @@ const (
 	metaScheduledCompact = "scheduledCompactRev"
 	metaFinishedCompact  = "finishedCompactRev"
 )
+
+// metaSeal is a checksum of the meta bucket's entries and Config.Founding: a wrong
+// index in it would apply entries of the log twice, and the file of another
+// directory would be taken for this one's. each yields the entries in key order.
+//
+//	FNV-1a of founding (8 bytes, big endian), then of each key and value: length (8), bytes
+func metaSeal(founding uint64, each func(func(k, v []byte) error) error) (uint64, error) {
+	h := fnv.New64a()
+	number := func(n uint64) { h.Write(binary.BigEndian.AppendUint64(nil, n)) }
+	number(founding)
+	err := each(func(k, v []byte) error {
+		for _, b := range [2][]byte{k, v} {
+			number(uint64(len(b)))
+			h.Write(b)
+		}
+		return nil
+	})
+	return h.Sum64(), err
+}
 
 // revision is a place in history: main counts transactions, sub the changes
 // within one, from 0.

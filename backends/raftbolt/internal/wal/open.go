@@ -125,13 +125,25 @@ func (r *recovery) add(base string) error {
 	case head.owner != l.opt.Owner:
 		return fmt.Errorf("%w: %s is of cluster %x, member %x, founding %x; this is cluster %x, member %x, founding %x", ErrOwner, seg.name,
 			head.owner.Cluster, head.owner.Member, head.owner.Founding, l.opt.Owner.Cluster, l.opt.Owner.Member, l.opt.Owner.Founding)
+	case head.sequence < sequence || head.sequence > sequence && holdsBatch(b, head.life):
+		return fmt.Errorf("%w: %s is segment %x, as its header says: it was renamed; %s", ErrCorrupt, seg.name, head.sequence, advice)
 	case head.sequence != sequence:
+		// To be used again: it has its new header and, since the rename is missing, no batch yet.
 		l.nextSequence = max(l.nextSequence, head.sequence+1)
 		r.drop(seg)
 		return nil
 	}
 	seg.segmentHeader = head
 	return r.scan(seg, b)
+}
+
+// holdsBatch tells whether b, a segment's bytes, begins with a batch of the given life.
+func holdsBatch(b []byte, life lifeID) bool {
+	if len(b) < firstBatch {
+		return false
+	}
+	h, _, _, ok := decodeBatch(b[firstBatch:])
+	return ok && h.life == life
 }
 
 func (r *recovery) drop(seg *segment) { r.dropped = append(r.dropped, seg) }
