@@ -1,11 +1,10 @@
-// Package disk takes the room away from under shim and looks at what it does: what
-// was acknowledged stays, it says why it refuses, and goes on once there is room.
 package disk
 
 import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -34,14 +33,14 @@ const (
 
 // smallDiskAt mounts a small file system and returns how to make it large. The
 // test needs the right to mount.
-func smallDiskAt(t *testing.T, dir string) (enlarge func()) {
+func smallDiskAt(t testing.TB, dir, size string) (enlarge func()) {
 	t.Helper()
 	mount := func(flags uintptr, size string) {
 		if err := syscall.Mount("shim-full-disk", dir, "tmpfs", flags, "size="+size); err != nil {
 			t.Fatalf("mount a tmpfs of %s on %s: %v (this test must run as root, in a mount namespace that may mount)", size, dir, err)
 		}
 	}
-	mount(0, smallDisk)
+	mount(0, size)
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Errorf("unmount %s: %v", dir, err)
@@ -60,6 +59,7 @@ type filler struct {
 	acked map[string]byte
 	// unknown are keys whose put ended without an answer.
 	unknown map[string]byte
+	count   int // acknowledged puts
 }
 
 func (f *filler) content(b byte) []byte { return bytes.Repeat([]byte{b}, f.value) }
@@ -79,6 +79,7 @@ func (f *filler) fill(conn *grpc.ClientConn, round int) {
 				switch {
 				case err == nil:
 					f.acked[key] = b
+					f.count++
 				case status.Code(err) == codes.Unavailable:
 					f.unknown[key] = b
 				}
@@ -161,6 +162,9 @@ func (f *filler) remove(conn *grpc.ClientConn, n int, when string) {
 		delete(f.acked, key)
 		revision = resp.Header.Revision
 	}
+	if revision == 0 {
+		return // little was written, and all of that removed before
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 	defer cancel()
 	if _, err := kv.Compact(ctx, &pb.CompactionRequest{Revision: revision}); err != nil {
@@ -202,25 +206,56 @@ func memberID(t *testing.T, conn *grpc.ClientConn) uint64 {
 	return resp.Header.MemberId
 }
 
+// fullDisks are the cases of a disk without room. With room for little, the log of
+// one or two segments is what fills first; with much under way at once, the log's
+// spare segment and the memory for writes that wait are taken by it.
+var fullDisks = []struct {
+	name           string
+	value, writers int
+	disk           string
+	logHere        bool // the log is on the small disk
+	storeHere      bool
+	long           bool // only in the full run
+}{
+	{"log and store", 4 << 10, 8, smallDisk, true, true, false},
+	{"log and store, much in flight", 1 << 20, 120, smallDisk, true, true, false},
+	{"store, much in flight", 1 << 20, 120, smallDisk, false, true, true},
+	{"log, room for one segment", 16 << 10, 8, "20m", true, false, false},
+	{"log, much in flight", 1 << 20, 120, "20m", true, false, true},
+}
+
 // TestFullDisk ensures that a disk without room raises the alarm, costs no
-// acknowledged write, leaves reads, deletes, compaction, a kill, a restart and a
-// stop possible, and is got over once there is room.
+// acknowledged write, stops no server, leaves reads, deletes, compaction, a kill, a
+// restart and a stop possible, and is got over once there is room.
 func TestFullDisk(t *testing.T) {
-	mounted := t.TempDir()
-	testFullDisk(t, &filler{value: 4 << 10, writers: 8}, filepath.Join(mounted, "data"), smallDiskAt(t, mounted))
+	bin := server(t)
+	for _, c := range fullDisks {
+		if c.long && !*full {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			mounted, elsewhere := t.TempDir(), t.TempDir()
+			enlarge := smallDiskAt(t, mounted, c.disk)
+			o := rig.Options{Bin: bin, Dir: filepath.Join(elsewhere, "data"), Addr: rig.FreeAddr(t)}
+			if c.storeHere {
+				o.Dir = filepath.Join(mounted, "data")
+			}
+			switch {
+			case c.logHere && !c.storeHere:
+				o.Flags = []string{"--wal-dir", filepath.Join(mounted, "wal")}
+			case !c.logHere:
+				o.Flags = []string{"--wal-dir", filepath.Join(elsewhere, "wal")}
+			}
+			f := &filler{t: t, value: c.value, writers: c.writers, acked: map[string]byte{}, unknown: map[string]byte{}}
+			testFullDisk(t, f, o, c.storeHere && c.writers < 100, enlarge)
+			counted.cases.Add(1)
+			counted.writes.Add(int64(f.count))
+			t.Logf("injected a disk of %s; seen: NOSPACE after %d acknowledged puts of %d bytes, %d without an answer; nothing lost", c.disk, f.count, c.value, len(f.unknown))
+		})
+	}
 }
 
-// TestFullStoreDisk is TestFullDisk with the log on another disk, and with more
-// under way than the memory for writes that wait for the disk.
-func TestFullStoreDisk(t *testing.T) {
-	mounted := t.TempDir()
-	testFullDisk(t, &filler{value: 1 << 20, writers: 120}, filepath.Join(mounted, "data"), smallDiskAt(t, mounted),
-		"--wal-dir", filepath.Join(t.TempDir(), "wal"))
-}
-
-func testFullDisk(t *testing.T, f *filler, dir string, enlarge func(), flags ...string) {
-	f.t, f.acked, f.unknown = t, map[string]byte{}, map[string]byte{}
-	o := rig.Options{Bin: rig.Build(t), Dir: dir, Addr: rig.FreeAddr(t), Flags: flags}
+func testFullDisk(t *testing.T, f *filler, o rig.Options, deletes bool, enlarge func()) {
 	srv := rig.Start(t, o)
 	defer func() {
 		if t.Failed() {
@@ -251,6 +286,17 @@ func testFullDisk(t *testing.T, f *filler, dir string, enlarge func(), flags ...
 	endFull(t, srv)
 	srv = rig.Start(t, o)
 	f.verify(conn, "after a stop on the full disk")
+	if deletes {
+		// Without any help from outside: deletes and a compaction make room in the file,
+		// once that has taken what was under way.
+		f.remove(conn, len(f.acked)*3/4, "to make room")
+		await(t, "room by deletes", func() bool {
+			disarm(t, conn)
+			return f.putLate(conn)
+		})
+		f.fill(conn, 2)
+		f.verify(conn, "full again")
+	}
 
 	enlarge()
 	await(t, "room is noticed", func() bool {
@@ -265,14 +311,18 @@ func testFullDisk(t *testing.T, f *filler, dir string, enlarge func(), flags ...
 		t.Error("the alarm is raised again though there is room")
 	}
 	srv.Terminate(t)
+	check(t, o)
 }
 
-// endFull sends SIGTERM on a full disk. The stop cannot be clean, and must say
-// why; nor must it take long.
+// endFull sends SIGTERM on a full disk. Where there is no room for what is to be
+// written the stop cannot be clean, and must say why; nor must it take long.
 func endFull(t *testing.T, srv *rig.Server) {
 	t.Helper()
 	err := srv.Stop(stepTimeout)
 	log := srv.Log()
+	if err == nil {
+		return
+	}
 	if srv.ExitCode() <= 0 || !strings.Contains(log, "bytes free") && !strings.Contains(log, "no space left") {
 		t.Fatalf("on a full disk shim ended with %v\n%s", err, log)
 	}
@@ -300,5 +350,98 @@ func await(t *testing.T, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("after %v: not %s", fillTimeout, what)
 		}
+	}
+}
+
+// TestLogOnNearlyFullDisk ensures that a log whose disk has no room for another
+// segment goes on for ever in those it has, as the store takes its entries over.
+func TestLogOnNearlyFullDisk(t *testing.T) {
+	bin := server(t)
+	eachTime(t, bin, "room for two segments", func(x *trial) {
+		mounted := t.TempDir()
+		smallDiskAt(x, mounted, "40m")
+		x.options.Flags = []string{"--wal-dir", filepath.Join(mounted, "wal")}
+		x.start()
+		x.startLoad()
+		for range 4 {
+			if err := x.bulk(); err != nil {
+				x.Fatalf("put: %v", err)
+			}
+		}
+		x.moreWrites(100)
+		x.endLoad()
+		conn := x.srv.Dial(x)
+		defer func() { _ = conn.Close() }()
+		if raised(t, conn) {
+			x.Error("the alarm is raised")
+		}
+		x.Logf("seed %d: injected a disk of 40m for the log; seen: %d MiB written through it", x.seed, 4*bulkBytes>>20)
+		x.verify()
+		x.srv.Kill(x)
+		x.mustHold()
+	})
+}
+
+// copies are what needs room for a copy of the store.
+var copies = []struct {
+	name string
+	run  func(*trial) error
+}{
+	{"snapshot", (*trial).snapshot},
+	{"defragment", (*trial).defragment},
+}
+
+// TestCopyOnFullDisk ensures that a copy of the store for which there is no room is
+// refused as etcd refuses for want of space, leaves nothing behind, and that the server
+// goes on, writes included.
+func TestCopyOnFullDisk(t *testing.T) {
+	bin := server(t)
+	for _, c := range copies {
+		eachTime(t, bin, c.name, func(x *trial) {
+			mounted := filepath.Dir(x.options.Dir)
+			smallDiskAt(x, mounted, "400m")
+			x.start()
+			x.startLoad()
+			for range 3 {
+				if err := x.bulk(); err != nil {
+					x.Fatal(err)
+				}
+			}
+			ballast := filepath.Join(mounted, "ballast")
+			leave(x, mounted, ballast, 50<<20)
+			err := c.run(x)
+			if !isNoSpace(err) {
+				x.Errorf("refused with %v", err)
+			}
+			leftovers(x)
+			x.moreWrites(200)
+			if err := os.Remove(ballast); err != nil {
+				x.Fatal(err)
+			}
+			if err := c.run(x); err != nil {
+				x.Errorf("with room: %v", err)
+			}
+			x.endLoad()
+			x.Logf("seed %d: injected a disk with 50 MiB left; seen: %v", x.seed, err)
+			x.verify()
+			x.srv.Kill(x)
+			x.mustHold()
+		})
+	}
+}
+
+// leave fills a file until its file system has only so many bytes left.
+func leave(x *trial, mounted, path string, bytes int64) {
+	x.Helper()
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(mounted, &st); err != nil {
+		x.Fatal(err)
+	}
+	n := int64(st.Bavail)*st.Bsize - bytes
+	if n < 0 {
+		x.Fatalf("only %d bytes are left", int64(st.Bavail)*st.Bsize)
+	}
+	if err := os.WriteFile(path, make([]byte, n), 0o600); err != nil {
+		x.Fatal(err)
 	}
 }

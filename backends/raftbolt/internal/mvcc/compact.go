@@ -98,7 +98,7 @@ func (s *Store) compactor() {
 		if target > s.compact.finishedRevision() {
 			if err := s.compactTo(target); err != nil {
 				if s.stopped.Err() == nil {
-					s.fail(err)
+					s.failWriting(err)
 				}
 				return
 			}

@@ -96,7 +96,7 @@ func (s *Store) corrupt(format string, args ...any) error {
 // wrote could count, so that it may be tried again. A failed sync never is that.
 func isNoSpace(err error) bool {
 	var p *fs.PathError
-	return errors.As(err, &p) && p.Op == "write" && errors.Is(p.Err, syscall.ENOSPC)
+	return errors.As(err, &p) && p.Op == "write" && (errors.Is(p.Err, syscall.ENOSPC) || errors.Is(p.Err, syscall.EDQUOT))
 }
 
 // freeBytes is what an unprivileged writer may still use of dir's file system.

@@ -63,7 +63,7 @@ func (s *Store) flusher() {
 				continue
 			}
 			if err != nil {
-				s.fail(err)
+				s.failWriting(err)
 				return
 			}
 			noSpace = false

@@ -151,7 +151,7 @@ func (s *Store) openBolt(path string, readOnly bool) (db *bolt.DB, err error) {
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return nil, &CorruptError{Path: path, Cause: err.Error()}
 	case err != nil:
-		return nil, fmt.Errorf("open store: %w", err)
+		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	return db, nil
 }

@@ -2,6 +2,8 @@ package mvcc
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -127,6 +129,16 @@ func (s *Store) fail(err error) {
 		s.stop()
 		s.cfg.OnFatal(err)
 	}
+}
+
+// failWriting is fail for an error of a write to the file, which is final: what
+// reached the disk of it is not known.
+func (s *Store) failWriting(err error) {
+	if c := (*CorruptError)(nil); !errors.As(err, &c) {
+		err = fmt.Errorf("write store %s: %w. Do not trust the disk: look at the kernel's log, then start again; "+
+			"acknowledged writes are in the log", s.cfg.Path, err)
+	}
+	s.fail(err)
 }
 
 // ended is why a wait on stopped was over.

@@ -291,8 +291,18 @@ func (n *Node) changeConf(cc *raftpb.ConfChange) (state *raftpb.ConfState) {
 	return state
 }
 
-// keepPause is how long no spare segment is tried for after one could not be made.
-const keepPause = time.Second
+const (
+	// keepPause is how long no spare segment is tried for after one could not be made, and keepSoon the same at first: the state machine's next flush
+	// may release a segment.
+	keepPause = time.Second
+	keepSoon  = 50 * time.Millisecond
+)
+
+// keepPatience is how long commands wait for a spare segment before they are refused: some flushes of the state machine, and far below the time-out of
+// a request.
+func (n *Node) keepPatience() time.Duration {
+	return 2 * time.Duration(n.cfg.ElectionTicks) * n.cfg.TickInterval
+}
 
 // keep is the goroutine that prepares spare segments: making one takes longer than a sync.
 func (n *Node) keep() {
@@ -311,25 +321,31 @@ func (n *Node) keep() {
 // keepTrying does the log's housekeeping, and again while something is used up that it needs. Any other error is final; it answers false then, and
 // when the node stops.
 func (n *Node) keepTrying() bool {
-	for short := false; ; {
+	began, refusing := time.Now(), false
+	for {
 		err := n.housekeep()
 		if err != nil && !wal.IsShortage(err) {
 			n.fail(err)
 			return false
 		}
-		n.locked(func() { n.core.kept(err) })
-		switch {
-		case err == nil && short:
-			n.cfg.Logger.Info("the log has a spare segment again")
+		if err == nil {
+			n.locked(func() { n.core.kept(nil) })
+			if refusing {
+				n.cfg.Logger.Info("the log has a spare segment again")
+			}
 			return true
-		case err == nil:
-			return true
-		case !short:
-			n.cfg.Logger.Sugar().Warnf("cannot prepare a spare log segment; it is tried again each %v: %v", keepPause, err)
 		}
-		short = true
+		pause := keepSoon
+		if time.Since(began) >= n.keepPatience() {
+			pause = keepPause
+			if !refusing {
+				n.cfg.Logger.Sugar().Warnf("cannot prepare a spare log segment; it is tried again each %v: %v", keepPause, err)
+			}
+			refusing = true
+			n.locked(func() { n.core.kept(err) })
+		}
 		select {
-		case <-time.After(keepPause):
+		case <-time.After(pause):
 		case <-n.stop:
 			return false
 		}
