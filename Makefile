@@ -7,6 +7,7 @@ LDFLAGS := -X main.version=$(VERSION)
 ENDPOINT ?=
 BENCH ?=
 PROFILE ?= etcd
+DISK ?=
 ROUNDS ?= 20
 HITS ?= 1
 
@@ -64,8 +65,8 @@ CUTS ?= 3
 uml-power: ## Cut the power of a User-Mode Linux machine under shim CUTS times: 3 in CI, 20 in the full run. RESULTS=1 notes it. Needs user-mode-linux, dmsetup, e2fsprogs.
 	cd e2e && go test -count=1 -timeout 60m -v ./uml -cuts $(CUTS) $(if $(SEED),-seed $(SEED))
 
-disk: ## Run shim on full disks. Needs the right to mount.
-	cd e2e && go test -count=1 -timeout 30m -v ./disk
+disk: ## Run shim on full, failing and slow disks; with strace, and the right to mount. DISK='-full -repeat 2' is the full run, RESULTS=1 notes it.
+	cd e2e && go test -count=1 -timeout 60m -v ./disk $(DISK)
 
 hostile: ## Treat shim badly: clients that never read, speak garbage, ask for too much. FULL=1 for the full sizes, RESULTS=1 notes it in e2e/RESULTS.md.
 	cd e2e && go test -count=1 -timeout 60m -v ./hostile $(if $(FULL),-full)

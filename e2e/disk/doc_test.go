@@ -33,7 +33,7 @@ var (
 )
 
 // counted is what the whole run did, for the line in RESULTS.md.
-var counted struct{ cases, writes, events, injected atomic.Int64 }
+var counted struct{ cases, writes, events, injected, failed atomic.Int64 }
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -129,6 +129,7 @@ func newTrial(t *testing.T, bin string, seed uint64) *trial {
 		counted.writes.Add(int64(load.Record.Writes()))
 		counted.events.Add(int64(x.verifier.Events))
 		if t.Failed() {
+			counted.failed.Add(1)
 			t.Logf("seed %d; the server's log:\n%s", seed, x.srv.Log())
 		}
 	})

@@ -259,6 +259,7 @@ func testFullDisk(t *testing.T, f *filler, o rig.Options, deletes bool, enlarge 
 	srv := rig.Start(t, o)
 	defer func() {
 		if t.Failed() {
+			counted.failed.Add(1)
 			t.Logf("shim's log:\n%s", srv.Log())
 		}
 	}()

@@ -59,8 +59,11 @@ func entriesSize(entries []*raftpb.Entry) (n int64) {
 	return n
 }
 
-// proposalSize bounds what a command takes in the log, bytes.
-func proposalSize(p proposal) int64 { return wal.BatchSize(1 + binary.MaxVarintLen32 + len(p.command)) }
+// proposalSize bounds what a command takes in an entry, bytes.
+func proposalSize(p proposal) int64 { return int64(binary.MaxVarintLen32 + len(p.command)) }
+
+// logged bounds what commands of that size together take in the log, bytes. Two entries in a row hold more than EntryBytes: else they were one.
+func logged(size int64) int64 { return size + (2*size/EntryBytes+1)*wal.BatchSize(1) }
 
 // admit takes from the waiting proposals those that the log has room for, at most batchBytes or one, in order, and drops those that it will have none
 // for. The others go on waiting.
@@ -68,7 +71,7 @@ func (c *core) admit() []proposal {
 	raft, reserve := c.margins()
 	room := c.log.Room() - c.unwritten() - raft
 	most := c.log.SegmentBytes() - segmentHead - raft - reserve // what a command can take at most of a spare
-	if all := int64(c.pendingBytes) + int64(len(c.pending))*proposalSize(proposal{}); all <= min(batchBytes, room-reserve) {
+	if all := logged(int64(c.pendingBytes) + int64(len(c.pending))*proposalSize(proposal{})); all <= min(batchBytes, room-reserve) {
 		taken := c.pending
 		c.pending, c.pendingBytes = nil, 0
 		return taken
@@ -82,14 +85,14 @@ func (c *core) admit() []proposal {
 			kept = append(kept, c.pending[i:]...)
 			break
 		}
-		kind, left := 0, room-size-n
+		kind, left := 0, room-logged(size+n)
 		if p.reserved {
 			kind = 1
 		} else {
 			left -= reserve
 		}
 		// What no spare could hold gets a segment of its own; that is for tests with small segments.
-		fits := left >= 0 || n > most && c.shortage == nil
+		fits := left >= 0 || logged(n) > most && c.shortage == nil
 		switch {
 		case fits && !blocked[kind]:
 			taken = append(taken, p)
