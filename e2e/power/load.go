@@ -10,9 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -57,9 +55,9 @@ type load struct {
 
 	mu   sync.Mutex
 	ops  []Op
-	done atomic.Int64 // operations answered
+	done *counter // operations answered
 
-	watched  atomic.Int64 // the last revision of events
+	watched  *counter // the last revision of events
 	watchErr error
 	events   []*mvccpb.Event
 	// compacted is the last revision asked for.
@@ -68,12 +66,11 @@ type load struct {
 
 // Load runs the load to its end. Call it under strace, with StraceArgs.
 func Load(c LoadConfig) (err error) {
-	l := &load{LoadConfig: c}
+	l := &load{LoadConfig: c, done: newCounter(0), watched: newCounter(1)}
 	if l.marks, err = os.OpenFile(c.Recording.marks(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.marks.Close()) }()
-	l.watched.Store(1)
 	// A clean stop, a kill, and an end that is a kill.
 	for i, share := range []float64{0.4, 0.75, 1} {
 		stop := l.kill
@@ -103,8 +100,8 @@ func (l *load) begin(o Op) (int, error) {
 
 // acknowledged notes an answer with its revision.
 func (l *load) acknowledged(n int, h *pb.ResponseHeader) error {
-	l.done.Add(1)
 	_, err := fmt.Fprintf(l.marks, "a %d %d\n", n, h.GetRevision())
+	l.done.add(1)
 	return err
 }
 
@@ -125,18 +122,28 @@ func (l *load) session(number int, until int64, stop func() error) error {
 	defer conn.Close() //nolint:errcheck // only read from
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	go func() { // whatever waits, waits no longer than the server lives
+		<-l.server.Exited()
+		cancel()
+	}()
 	var work sync.WaitGroup
 	work.Go(func() { l.watch(ctx, conn) })
 	failed := make(chan error, l.Clients+1)
+	start := func(f func() error) {
+		work.Go(func() {
+			err := f()
+			if failed <- err; err != nil {
+				cancel()
+			}
+		})
+	}
 	if until > 0 {
 		for i := range l.Clients {
 			c := &client{load: l, rng: rand.New(rand.NewPCG(l.Seed, uint64(number*100+i))), id: i, kv: pb.NewKVClient(conn), leases: pb.NewLeaseClient(conn)}
-			work.Go(func() { failed <- c.run(ctx) })
+			start(func() error { return c.run(ctx) })
 		}
-		work.Go(func() { failed <- l.maintain(ctx, conn, until) })
-		for l.done.Load() < until && len(failed) == 0 {
-			time.Sleep(time.Millisecond) // nothing tells of it; it is only a recording's length
-		}
+		start(func() error { return l.maintain(ctx, conn, until) })
+		l.done.await(ctx, until)
 	} else if err := l.catchUp(ctx, conn); err != nil {
 		return err
 	}
@@ -186,7 +193,7 @@ func (l *load) watch(ctx context.Context, conn *grpc.ClientConn) {
 		return
 	}
 	err = w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
-		Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: l.watched.Load() + 1,
+		Key: []byte{0}, RangeEnd: []byte{0}, StartRevision: l.watched.now() + 1,
 	}}})
 	for err == nil {
 		var resp *pb.WatchResponse
@@ -199,7 +206,7 @@ func (l *load) watch(ctx context.Context, conn *grpc.ClientConn) {
 		}
 		l.events = append(l.events, resp.Events...)
 		if n := len(resp.Events); n > 0 {
-			l.watched.Store(resp.Events[n-1].Kv.ModRevision)
+			l.watched.set(resp.Events[n-1].Kv.ModRevision)
 		}
 	}
 }
@@ -210,10 +217,10 @@ func (l *load) catchUp(ctx context.Context, conn *grpc.ClientConn) error {
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(rig.StartTimeout); l.watched.Load() < head.Header.Revision; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the watch stands at revision %d, the store at %d", l.watched.Load(), head.Header.Revision)
-		}
+	ctx, cancel := context.WithTimeout(ctx, rig.StartTimeout)
+	defer cancel()
+	if !l.watched.await(ctx, head.Header.Revision) {
+		return fmt.Errorf("the watch stands at revision %d, the store at %d", l.watched.now(), head.Header.Revision)
 	}
 	return nil
 }
@@ -343,13 +350,10 @@ func putOp(key, value []byte, lease int64) *pb.RequestOp {
 func (l *load) maintain(ctx context.Context, conn *grpc.ClientConn, until int64) error {
 	jobs := []func(context.Context, *grpc.ClientConn) (*pb.ResponseHeader, error){l.defragment, l.snapshot, nil}
 	const rounds = 6
-	from := l.done.Load()
+	from := l.done.now()
 	for i := range int64(rounds) {
-		for l.done.Load() < from+(until-from)*i/rounds {
-			if ctx.Err() != nil {
-				return nil
-			}
-			time.Sleep(time.Millisecond)
+		if !l.done.await(ctx, from+(until-from)*i/rounds) {
+			return nil
 		}
 		if gone, err := l.compact(ctx, conn, i%2 == 0); gone || err != nil {
 			return err
@@ -374,7 +378,7 @@ func (l *load) maintain(ctx context.Context, conn *grpc.ClientConn, until int64)
 }
 
 func (l *load) compact(ctx context.Context, conn *grpc.ClientConn, physical bool) (gone bool, err error) {
-	target := l.watched.Load() - keepRevisions
+	target := l.watched.now() - keepRevisions
 	if target <= l.compacted {
 		return false, nil
 	}
