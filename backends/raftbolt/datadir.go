@@ -108,6 +108,12 @@ func openDirectory(dataDir, wal string, logger *zap.Logger) (_ *directory, err e
 	if err := d.acquire(); err != nil {
 		return nil, err
 	}
+	// A process that was killed may have renamed shim.json and not synced the name.
+	// Lost with the power later, it would have the member founded anew, and emptied.
+	if err := syncDir(d.member); err != nil {
+		d.release()
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
 	// Another process may have founded it between the first look and the lock.
 	if d.state, err = d.readState(); err != nil {
 		d.release()

@@ -74,6 +74,9 @@ func (s *Store) openFile() error {
 		return err
 	}
 	s.db = db
+	if err := s.syncRead(); err != nil {
+		return errors.Join(fmt.Errorf("open store: %w", err), s.db.Close())
+	}
 	if err := removeLeftovers(path); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
@@ -82,6 +85,18 @@ func (s *Store) openFile() error {
 	}
 	s.adopt(loaded)
 	return nil
+}
+
+// syncRead makes durable what was read: the file's content and its name. A process
+// that was killed may have left both in the page cache alone: the meta page of a
+// commit that was not yet synced, or a file that was just renamed. The next commit
+// overwrites the pages which that meta page made free, and which the one on the disk
+// still needs; and the log is cut below what the renamed file holds.
+func (s *Store) syncRead() error {
+	if s.cfg.NoSync {
+		return nil
+	}
+	return errors.Join(s.db.Sync(), syncDirectory(filepath.Dir(s.cfg.Path), false))
 }
 
 // completeBuckets creates the small buckets that a restored file may lack.
