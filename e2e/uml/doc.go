@@ -22,6 +22,6 @@
 //
 // Limits: writes that the guest's disk completed are in the host's page cache, so a
 // disk that loses what it completed but was not told to flush is not shown by off,
-// only by drop. Needed: Debian's user-mode-linux, dmsetup and e2fsprogs; no right
+// only by drop. Needed on Linux: Debian's user-mode-linux, dmsetup and e2fsprogs; no right
 // of root.
 package uml
