@@ -21,7 +21,7 @@ const (
 	quietWindow = 250 * time.Millisecond
 	// quietTimeout bounds the wait for it. What a server does after a row (a flush,
 	// a collection) is over in seconds.
-	quietTimeout = 30 * time.Second
+	quietTimeout = time.Minute
 )
 
 // cpuTime is the CPU time a process has used, user and system, all threads.
