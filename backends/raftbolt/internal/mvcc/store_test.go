@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -259,5 +260,17 @@ func TestPutRangeReopen(t *testing.T) {
 	kvs, _, _, err := list(t, v, backends.RangeOptions{KeyRange: allKeys(), Revision: 5})
 	if got := fmt.Sprint(texts(kvs)); err != nil || got != "[a=2 c2 m4 v2 l0 b=1 c3 m3 v1 l0 c= c5 m5 v1 l7]" {
 		t.Errorf("at the compacted revision: %s, %v", got, err)
+	}
+}
+
+// TestLayerFullBeforeFlushBytes names a bug: a writer that waits for room in the
+// layer waited for the flush interval when FlushBytes was above LayerBytes.
+func TestLayerFullBeforeFlushBytes(t *testing.T) {
+	b := newBench(t, func(c *Config) {
+		c.LayerBytes, c.FlushBytes, c.FlushInterval = 1, 1<<30, 1000*time.Hour
+	})
+	b.put("a", "1")
+	if got := b.durable.Load(); got != b.index {
+		t.Errorf("the layer is full of entry %d, and %d is durable", b.index, got)
 	}
 }
