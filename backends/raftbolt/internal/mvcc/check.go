@@ -272,6 +272,11 @@ func (c *checker) changes() error {
 	head, ok := c.buckets[string(bucketKey)]
 	if ok {
 		c.last = revision{main: max(1, c.report.Compacted), sub: math.MaxInt64}
+		c.walker.branchKey = func(key []byte, at place) {
+			if _, _, err := parseRevision(key); err != nil {
+				c.damage("%s: %v", at, err)
+			}
+		}
 		if err := c.walker.bucket(string(bucketKey), head, c.change); err != nil {
 			return err
 		}

@@ -74,6 +74,8 @@ type treeWalker struct {
 	// damage is told of every fault; the walk goes on beside it. It tells whether
 	// that makes sense.
 	damage func(format string, args ...any)
+	// branchKey, if set, is told of each key in a branch page.
+	branchKey func(key []byte, at place)
 	// progress is told of each page run read, in pages.
 	progress func(pages uint64)
 }
@@ -185,6 +187,9 @@ func (w *treeWalker) walk(id uint64, low, high []byte, depth int, f elementFunc)
 		}
 		if i > 0 && bytes.Compare(e.key, before) <= 0 {
 			w.damage("%s: key %x does not come after key %x before it", at, e.key, before)
+		}
+		if w.branchKey != nil {
+			w.branchKey(e.key, at)
 		}
 		before = e.key
 		above := high
