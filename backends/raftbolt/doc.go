@@ -41,6 +41,13 @@
 // ticks (time-outs of waiters), supervise (final errors, the NOSPACE alarm of a
 // full disk) and, if configured, compaction.
 //
+// # Damage
+//
+// A start and, further, Check find what is damaged on the disk. What neither can
+// see on one member: a flipped bit inside a value, or in the name of a key that
+// was written once; one in the very last batch of the log, which looks like a
+// write that was cut off.
+//
 // # Limits
 //
 // A command is at most replica.MaxCommandBytes; transactions nest at most

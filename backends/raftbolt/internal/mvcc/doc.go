@@ -51,6 +51,10 @@
 // copies being streamed). Leftovers are removed at open. The file is locked
 // against other processes.
 //
+// Every page's structure is checked at open, and the meta bucket's seal: see
+// metaSeal. [Check] reads all of a file. Neither can see a flipped bit inside a
+// value, or in the name of a key with a single change.
+//
 // # Goroutines
 //
 // A Store owns two, both ended by Close: the flusher and the compactor.
