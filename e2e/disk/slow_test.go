@@ -112,8 +112,14 @@ func (c slow) run(x *trial) {
 	var clients, renewals sync.WaitGroup
 	renewals.Go(func() { s.renew(renewing, renewed) })
 
+	if s.longer {
+		// The server would give up waiting for the grant's sync, as etcd does.
+		s.grant("slow/abandoned", abandonedTTL)
+	}
 	tracer := attach(x, x.srv.PID(), injection{call: "fdatasync", what: fmt.Sprintf("delay_enter=%d", c.seconds*1_000_000), paths: c.files(x)})
-	s.grant("slow/abandoned", abandonedTTL)
+	if !s.longer {
+		s.grant("slow/abandoned", abandonedTTL)
+	}
 	over, end := context.WithTimeout(ctx, time.Duration(2*c.seconds+2)*time.Second)
 	defer end()
 	for w := range 4 {
