@@ -127,6 +127,8 @@ func (p *Player) write(c *Call) error {
 	switch {
 	case h == nil:
 		return nil
+	case c.cut:
+		return fmt.Errorf("strace did not show all that it wrote: raise maxTracedBytes")
 	case h.marks:
 		line := strings.TrimRight(string(c.Data), "\n")
 		if sums, ok := strings.CutPrefix(line, markFiles); ok {

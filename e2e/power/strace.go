@@ -17,8 +17,9 @@ type Call struct {
 	thread  int
 	Name    string
 	Args    []string
-	// Data is what a write wrote.
+	// Data is what a write wrote; cut tells that strace did not show all of it.
 	Data []byte
+	cut  bool
 	// Ret is the result; it is negative for an error.
 	Ret int64
 	// killed tells that the process ended in it, and last that it may have: it was the
@@ -50,8 +51,8 @@ var tracedCalls = strings.Join([]string{
 	"clone", "clone3", "fork", "vfork",
 }, ",")
 
-// maxTracedBytes is how much of one write strace shows; the parser refuses a trace with
-// a longer one. shim's longest are a quarter of a mebibyte of zeros, and a batch.
+// maxTracedBytes is how much of one write strace shows; the player refuses a longer one
+// of a file that it follows. shim's longest are a quarter of a mebibyte of zeros, and a batch.
 const maxTracedBytes = 4 << 20
 
 // StraceArgs are strace's, to record into file.
@@ -186,6 +187,8 @@ func newCall(thread int, text []byte) (*Call, error) {
 			// The process is ending: its memory is gone already, and the call will do
 			// nothing. The sums of the files prove it.
 			c.never = true
+		} else if bytes.HasSuffix(list[1], []byte("...")) {
+			c.cut = true
 		} else if c.Data, err = unquote(list[1]); err != nil {
 			return nil, err
 		}
