@@ -46,7 +46,7 @@ else
 	go test -v -tags live -count=1 -timeout 20m ./conformance -run '^TestLive$$' -endpoint=$(ENDPOINT) -profile=$(PROFILE)
 endif
 
-e2e: e2e-etcd crash disk hostile e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, SIGKILLs, Kubernetes' storage suite, a control plane.
+e2e: e2e-etcd crash power-short uml-power disk hostile e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, the fault rigs in their short forms, Kubernetes' storage suite, a control plane.
 
 e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
 	cd e2e/etcd && go test -count=1 -timeout 20m -skip 'TestConformance|TestMutants' ./...
@@ -59,6 +59,10 @@ crash-full: ## The same, 200 times and 5 times, and with planted faults that mus
 
 power: ## Replay power losses from recorded system calls (strace): SHORT=1 is CI's form; SHARD=i/n is a part; RESULTS=1 notes a full run in e2e/RESULTS.md.
 	cd e2e && go test -count=1 -timeout 120m -v ./power $(if $(SHORT),,-full) $(if $(SHARD),-shard $(SHARD)) $(if $(SEED),-seed $(SEED))
+
+.PHONY: power-short
+power-short:
+	$(MAKE) power SHORT=1
 
 CUTS ?= 3
 .PHONY: uml-power

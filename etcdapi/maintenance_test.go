@@ -144,7 +144,7 @@ func TestSnapshotUnread(t *testing.T) {
 		n := 0
 		for {
 			part, err := read.Recv()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

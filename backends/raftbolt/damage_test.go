@@ -159,7 +159,7 @@ func twoDirectories(t *testing.T) (stopped, killed [2]image, want [2]contents) {
 
 // judge checks and starts a directory. It returns what the check found, and the
 // error of the start or what the member answers.
-func judge(t *testing.T, m image) (findings []Finding, err error, got contents) {
+func judge(t *testing.T, m image) (findings []Finding, got contents, err error) {
 	t.Helper()
 	dir := m.write(t)
 	r, checkErr := Check(CheckConfig{DataDir: dir})
@@ -176,18 +176,18 @@ func judge(t *testing.T, m image) (findings []Finding, err error, got contents) 
 		if now := imageOf(t, dir).with("member/shim.lock", nil); len(now) > len(m) {
 			t.Errorf("the refused start left new files: %v", now.names())
 		}
-		return findings, err, got
+		return findings, got, err
 	}
 	got = running.contents()
 	running.close()
-	return findings, nil, got
+	return findings, got, nil
 }
 
 // refusedOrWhole fails unless the start was refused and the check says why, or
 // nothing is lost.
 func refusedOrWhole(t *testing.T, what string, m image, want contents) (refused bool) {
 	t.Helper()
-	findings, err, got := judge(t, m)
+	findings, got, err := judge(t, m)
 	switch {
 	case err != nil && len(findings) == 0:
 		t.Errorf("%s: the start says %v, the check finds nothing", what, err)
@@ -371,7 +371,7 @@ func TestBitFlipsInTheStore(t *testing.T) {
 			at = at&^(page-1) + rng.IntN(200)
 		}
 		flipped[at] ^= 1 << rng.IntN(8)
-		findings, err, got := judge(t, m.with(name, flipped))
+		findings, got, err := judge(t, m.with(name, flipped))
 		switch {
 		case err != nil && len(findings) == 0:
 			t.Errorf("offset %d: the start says %v, the check finds nothing", at, err)

@@ -402,7 +402,6 @@ func (w *naiveTxn) run(p *naivePlan) string {
 		case o.Range != nil:
 			live := w.now
 			if o.Range.Revision > 0 {
-				live = map[string]*mvccpb.KeyValue{}
 				if o.Range.Revision < w.main-1 {
 					live = w.at(o.Range.Revision)
 				} else {

@@ -438,7 +438,7 @@ func fullTransactions(t *testing.T, v *victim) string {
 		each(t, n, 8, func(i int) error {
 			_, err := pb.NewKVClient(conns[i%len(conns)]).Txn(ctx, c.request(i), grpc.MaxCallRecvMsgSize(1<<30))
 			if status.Code(err) != c.want {
-				return fmt.Errorf("%s: %v, not %v", c.name, err, c.want)
+				return fmt.Errorf("%s: %w, not %v", c.name, err, c.want)
 			}
 			return nil
 		})

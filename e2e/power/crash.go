@@ -15,8 +15,9 @@ const (
 	KeepAll Style = iota
 	// LoseAll: nothing but what is durable did.
 	LoseAll
-	// LoseOne and KeepOne: all changes but one, and one alone.
+	// LoseOne: all changes but one reached the disk.
 	LoseOne
+	// KeepOne: one alone did.
 	KeepOne
 	// Mixed: each change for itself, more or less likely; pages, sectors and sizes
 	// mixed as well.

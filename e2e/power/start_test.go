@@ -31,7 +31,7 @@ func TestStartSyncsWhatItReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	events, err := ParseTrace(f)
 	if err != nil {
 		t.Fatal(err)

@@ -278,7 +278,7 @@ func useDamaged(t *testing.T, s *Store) {
 				clean(t, err)
 				break
 			}
-			for range chunk.Records() { //nolint:revive // it must only end
+			for range chunk.Records() { // it must only end
 			}
 			chunk.Release()
 		}

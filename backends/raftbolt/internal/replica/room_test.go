@@ -130,7 +130,7 @@ func TestFullDiskStopsNoNode(t *testing.T) {
 		t.Fatalf("dropped with %v", err)
 	}
 	fs.set(0)
-	for err := error(ErrNoSpace); errors.Is(err, ErrNoSpace); {
+	for err := ErrNoSpace; errors.Is(err, ErrNoSpace); {
 		err = try(t, n, r, []byte("put"), false)
 		if err != nil && !errors.Is(err, ErrNoSpace) {
 			t.Fatal(err)

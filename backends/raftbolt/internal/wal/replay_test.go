@@ -410,7 +410,7 @@ func reopen(o Options, r *recordFS, durable uint64, batches []Batch, issued, syn
 	if err != nil {
 		return 0, err
 	}
-	defer l.Close() //nolint:errcheck // in memory
+	defer l.Close()
 	for k := synced; k <= issued; k++ {
 		entries, hard := after(batches, k)
 		if l.HardState() == hard {

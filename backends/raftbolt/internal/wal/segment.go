@@ -65,7 +65,7 @@ func (o *Options) newSegment(head segmentHeader, batches func(lifeID) ([]byte, e
 		if err != nil {
 			// Left behind, it would take what room the disk has, and each new attempt more.
 			if undo := errors.Join(s.file.Close(), o.FS.Remove(made)); undo != nil {
-				err = fmt.Errorf("%w (after: %v)", undo, err) // not to be taken for a mere shortage
+				err = fmt.Errorf("%w (after: %s)", undo, err.Error()) // not to be taken for a mere shortage
 			}
 		}
 	}()
