@@ -21,7 +21,7 @@
 // in the same directory.
 //
 // Limits: writes that the guest's disk completed are in the host's page cache, so a
-// disk that loses what it completed but was not told to flush is not shown by off,
-// only by drop. Needed on Linux: Debian's user-mode-linux, dmsetup and e2fsprogs; no right
-// of root.
+// disk that loses what it completed but was not told to flush is not shown here; package
+// power replays that. Needed on Linux: Debian's user-mode-linux, dmsetup and
+// e2fsprogs; no right of root.
 package uml
