@@ -76,7 +76,8 @@ const lossCuts = 5
 
 // TestCutsFindMissingSync ensures that the cuts would find a log that is
 // acknowledged without being synced, and, by what is missing alone, one that is
-// synced every 50 ms.
+// synced every 50 ms. The latter is for off alone: drop's disk goes on for as long
+// while it is being suspended, and a longer time would let the store overtake the log.
 func TestCutsFindMissingSync(t *testing.T) {
 	guest := buildGuest(t)
 	never := rig.Build(t, "-overlay", plant(t, "return nil"))
@@ -95,7 +96,6 @@ func TestCutsFindMissingSync(t *testing.T) {
 	}{
 		{"never-drop", never, kinds[1], false},
 		{"lazy-off", lazy, kinds[0], true},
-		{"lazy-drop", lazy, kinds[1], true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for n := range lossCuts {

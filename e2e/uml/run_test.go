@@ -190,7 +190,7 @@ func (r *run) connected(ctx context.Context, do func(context.Context, *grpc.Clie
 const (
 	// minWrites is the least number of writes acknowledged between two cuts, and
 	// moreWrites bounds how many more.
-	minWrites, moreWrites = 300, 1200
+	minWrites, moreWrites = 300, 700
 )
 
 // maintain takes snapshots and defragments by turns until a call fails, whose error
@@ -205,8 +205,16 @@ func (r *run) maintain(ctx context.Context, conn *grpc.ClientConn) error {
 			return fmt.Errorf("defragment: %w", err)
 		}
 		r.defrags++
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(maintenancePause): // the load wants its share of the machine
+		}
 	}
 }
+
+// maintenancePause lies between two rounds of maintain.
+const maintenancePause = 250 * time.Millisecond
 
 func snapshot(ctx context.Context, conn *grpc.ClientConn) error {
 	s, err := pb.NewMaintenanceClient(conn).Snapshot(ctx, &pb.SnapshotRequest{})
