@@ -20,8 +20,8 @@ const (
 	// passed over for the next one. Beyond, who waits does so until memory is given
 	// back, or the connection that holds it is closed.
 	overdraft = 2
-	// stallTimeout is how long a connection may hold memory that others wait for
-	// without a single chunk moving: its client does not read.
+	// stallTimeout is how long an answer on its way may hold memory that others wait
+	// for without a single chunk moving: its client does not read.
 	stallTimeout = 10 * time.Second
 )
 
@@ -38,8 +38,9 @@ const (
 //     for as long as patience lasts: its client does not read, or slowly. An
 //     answer that is complete is passed over so only below twice the budget.
 //   - A connection holds at most a quarter while answers of others wait.
-//   - A connection of which nothing moves for stallTimeout while others wait is
-//     closed. grpc has no other way to take an answer back.
+//   - A connection with an answer of which nothing moves for stallTimeout while
+//     others wait is closed, unless the answer itself waits. grpc has no other way
+//     to take an answer back.
 //
 // So answers occupy at most twice the budget and one answer more.
 //
@@ -51,13 +52,13 @@ type budget struct {
 	clock backends.Clock
 
 	mu        sync.Mutex
-	used      int64     // sum of held over live connections
-	lastClaim uint64    // order of claims
-	queue     []*waiter // by ascending claim.order
-	holders   map[*account]struct{}
-	exceeding *claim    // the claim that may exceed limit
-	granted   time.Time // when exceeding last took something
-	reclaimed time.Time // when the collector was last asked
+	used      int64               // sum of held over live connections
+	lastClaim uint64              // order of claims
+	queue     []*waiter           // by ascending claim.order
+	holders   map[*claim]struct{} // those that hold something
+	exceeding *claim              // the claim that may exceed limit
+	granted   time.Time           // when exceeding last took something
+	reclaimed time.Time           // when the collector was last asked
 }
 
 // account is what one connection holds of a budget.
@@ -67,18 +68,22 @@ type account struct {
 	hangUp func()
 	// The rest is guarded by budget.mu.
 	held  int64
-	moved time.Time // when it last took something or gave it back
-	ended bool      // then nothing is counted any more
+	ended bool // then nothing is counted any more
 }
 
 // claim is what one request holds. It is used by one goroutine.
 type claim struct {
 	account *account
 	used    bool // something was taken
+	// streams tells that pieces are sent as they are taken. It is set before the
+	// first.
+	streams bool
 	// The rest is guarded by budget.mu.
-	order uint64 // 0 until the claim first asked for more than freeBytes
-	held  int64
-	done  bool // no more will be asked for
+	order   uint64 // 0 until the claim first asked for more than freeBytes
+	held    int64
+	moved   time.Time // when it last took something or gave it back
+	waiting bool      // in the queue
+	done    bool      // no more will be asked for
 }
 
 // charge is one piece of memory that a claim holds.
@@ -94,7 +99,7 @@ type waiter struct {
 }
 
 func newBudget(limit int64, clock backends.Clock) *budget {
-	return &budget{limit: limit, clock: clock, holders: make(map[*account]struct{})}
+	return &budget{limit: limit, clock: clock, holders: make(map[*claim]struct{})}
 }
 
 func (b *budget) account() *account { return &account{budget: b} }
@@ -110,7 +115,11 @@ func (a *account) end() {
 	a.ended = true
 	b.used -= a.held
 	a.held = 0
-	delete(b.holders, a)
+	for c := range b.holders {
+		if c.account == a {
+			delete(b.holders, c)
+		}
+	}
 	if b.exceeding != nil && b.exceeding.account == a {
 		b.exceeding = nil
 	}
@@ -182,12 +191,12 @@ func (b *budget) hold(c *claim, n int64) {
 		return
 	}
 	a.held += n
-	a.moved = b.clock.Now()
 	b.used += n
-	if a.held > 0 {
-		b.holders[a] = struct{}{}
+	c.moved = b.clock.Now()
+	if c.held > 0 {
+		b.holders[c] = struct{}{}
 	} else {
-		delete(b.holders, a)
+		delete(b.holders, c)
 	}
 }
 
@@ -209,6 +218,7 @@ func (b *budget) enqueue(c *claim, n int64) *waiter {
 		return int(int64(w.claim.order) - int64(order))
 	})
 	b.queue = slices.Insert(b.queue, at, w)
+	c.waiting = true
 	return w
 }
 
@@ -244,6 +254,7 @@ func (b *budget) grant() {
 func (b *budget) admit(i int) {
 	w := b.queue[i]
 	b.queue = slices.Delete(b.queue, i, i+1)
+	w.claim.waiting = false
 	b.hold(w.claim, w.bytes)
 	close(w.granted)
 }
@@ -264,6 +275,7 @@ func (b *budget) wait(ctx context.Context, w *waiter) error {
 			defer b.mu.Unlock()
 			if i := slices.Index(b.queue, w); i >= 0 {
 				b.queue = slices.Delete(b.queue, i, i+1)
+				w.claim.waiting = false
 			} else { // granted at the same time
 				b.hold(w.claim, -w.bytes)
 			}
@@ -303,8 +315,11 @@ func (b *budget) settle() (stalled []func()) {
 	if len(b.queue) == 0 {
 		return nil
 	}
-	for a := range b.holders {
-		if a.hangUp != nil && now.Sub(a.moved) >= stallTimeout {
+	seen := make(map[*account]bool)
+	for c := range b.holders {
+		onItsWay := c.done || c.streams && !c.waiting
+		if a := c.account; onItsWay && a.hangUp != nil && !seen[a] && now.Sub(c.moved) >= stallTimeout {
+			seen[a] = true
 			stalled = append(stalled, a.hangUp)
 		}
 	}

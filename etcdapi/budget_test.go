@@ -186,11 +186,19 @@ func TestBudgetStalled(t *testing.T) {
 		case clock.ticks <- time.Time{}:
 		}
 	}
-	alive := b.account() // something moves on this connection
-	alive.hangUp = func() { t.Error("a connection that moves was closed") }
-	b.mu.Lock()
-	b.hold(&claim{account: alive}, 1)
-	b.mu.Unlock()
+	alive := func(what string, c *claim) { // others are spared
+		c.account = b.account()
+		c.account.hangUp = func() { t.Errorf("the connection of an answer that %s was closed", what) }
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.hold(c, 1)
+		if what != "moves" {
+			c.moved = time.Unix(0, 0).Add(-stallTimeout)
+		}
+	}
+	alive("moves", &claim{done: true})
+	alive("is being read from the backend", &claim{})
+	alive("waits itself", &claim{streams: true, waiting: true})
 	clock.now.Add(1)
 	var paid *charge
 	select {

@@ -89,6 +89,7 @@ func (s *Server) kvRangeStream(ctx context.Context, r *pb.RangeRequest, stream g
 		return s.sendArranged(ctx, r, cur, c, stream)
 	}
 	defer cur.Close()
+	claim.streams = true
 
 	var last piece
 	for first := true; ; first = false {

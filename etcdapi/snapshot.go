@@ -95,7 +95,7 @@ func (s *Server) takeSnapshot(ctx context.Context) (*backends.Snapshot, error) {
 		if !errors.Is(err, backends.ErrTooManyRequests) {
 			return snap, err
 		}
-		tick, stop := s.cfg.Clock.After(s.cfg.snapshotStall)
+		tick, stop := s.cfg.Clock.After(s.cfg.snapshotStall / 4)
 		select {
 		case <-ended:
 		case <-tick:
