@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	rounds = flag.Int("rounds", 20, "how many times to kill")
+	rounds = flag.Int("rounds", 50, "how many times to kill")
 	binary = flag.String("server", "", "path of the server to kill, such as a real etcd; built from this checkout when empty")
 	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the clients' choices")
 )
@@ -26,8 +26,9 @@ var (
 const (
 	// clients of the load.
 	clients = 10
-	// leastWrites and moreWrites make the number of writes acknowledged before a kill.
-	leastWrites, moreWrites = 200, 1500
+	// leastWrites and moreWrites make the number of writes acknowledged between two
+	// kills.
+	leastWrites, moreWrites = 1000, 1000
 	// roundTimeout bounds one round on a busy machine.
 	roundTimeout = 3 * time.Minute
 	// progressRounds is after how many rounds a line is printed.
