@@ -45,6 +45,42 @@ var (
 	ErrStopped = errors.New("server stopped")
 )
 
+// Errors of authentication and of its management.
+var (
+	// ErrUserEmpty: the user's name is empty, or the caller did not authenticate.
+	ErrUserEmpty = errors.New("user name is empty")
+	// ErrUserAlreadyExist, ErrUserNotFound: there is such a user; there is none.
+	ErrUserAlreadyExist = errors.New("user name already exists")
+	ErrUserNotFound     = errors.New("user name not found")
+	// ErrRoleEmpty: the role's name is empty.
+	ErrRoleEmpty = errors.New("role name is empty")
+	// ErrRoleAlreadyExist, ErrRoleNotFound: there is such a role; there is none.
+	ErrRoleAlreadyExist = errors.New("role name already exists")
+	ErrRoleNotFound     = errors.New("role name not found")
+	// ErrRoleNotGranted: the user does not have the role.
+	ErrRoleNotGranted = errors.New("role is not granted to the user")
+	// ErrPermissionNotGiven: a permission is missing from the request.
+	ErrPermissionNotGiven = errors.New("permission not given")
+	// ErrPermissionNotGranted: the role has no permission on exactly this range.
+	ErrPermissionNotGranted = errors.New("permission is not granted to the role")
+	// ErrRootUserNotExist, ErrRootRoleNotExist: authentication cannot be turned on
+	// without the user root, or without its role root.
+	ErrRootUserNotExist = errors.New("root user does not exist")
+	ErrRootRoleNotExist = errors.New("root user does not have root role")
+	// ErrAuthNotEnabled: there are no tokens while authentication is off.
+	ErrAuthNotEnabled = errors.New("authentication is not enabled")
+	// ErrAuthFailed: there is no such user, or this is not its password.
+	ErrAuthFailed = errors.New("authentication failed, invalid user ID or password")
+	// ErrNoPasswordUser: a password for a user without one.
+	ErrNoPasswordUser = errors.New("authentication failed, password was given for no password user")
+	// ErrInvalidAuthToken: the token is unknown, ended, or not of this server.
+	ErrInvalidAuthToken = errors.New("invalid auth token")
+	// ErrInvalidAuthMgmt: root cannot be taken away while authentication is on.
+	ErrInvalidAuthMgmt = errors.New("invalid auth management")
+	// ErrAuthOldRevision: users or roles changed since the caller was identified.
+	ErrAuthOldRevision = errors.New("revision of auth store is old")
+)
+
 // ErrOutcomeUnknown is of a write that was sent on its way and whose fate is not known. It
 // may have taken effect, may still do so, or never.
 var ErrOutcomeUnknown = errors.New("outcome of the request is unknown")
