@@ -3,19 +3,29 @@ package backends
 import "context"
 
 // Auth keeps users, roles and what the roles permit, as etcd does. While it is
-// enabled, every method of a backend checks its Caller, nested operations, previous
-// records and attached leases included, and answers ErrPermissionDenied, ErrUserEmpty or
-// ErrAuthOldRevision; what concerns no key is checked by the front through Authorize.
+// enabled, every method of a backend checks its Caller against the keys it is about,
+// nested operations, previous records and attached leases included, and answers
+// ErrPermissionDenied, ErrUserEmpty or ErrAuthOldRevision. What concerns no key (compaction,
+// granting a lease, maintenance, membership) is checked by the front through Authorize, before
+// the backend is called. The methods below from AuthEnable on check their Caller where they
+// take effect, before anything else: all but Authenticate need the role root, as Authorize
+// would demand it.
 type Auth interface {
-	// Identify tells who a caller is: it takes the Token or, without one, the
-	// CertName, and returns the Caller with User and AuthRevision set. It is called once
-	// for each request and each stream, before anything else, and takes no lock that a
-	// writer holds for long. While authentication is off, and of a caller with neither,
-	// it returns the caller as it is. ErrInvalidAuthToken. A pass-through
+	// AuthEnabled tells whether callers are looked at: false while authentication is off. It
+	// is asked for every request, so it takes no lock. A pass-through, which does not know,
+	// answers true.
+	AuthEnabled() bool
+	// Identify tells who a caller is: it takes the Token or, without one, the CertName, and
+	// returns the Caller with User and AuthRevision set. It is called once for each request,
+	// and for each message of a stream of requests, and what it returned goes to the backend.
+	// It takes no lock that a writer holds for long. While authentication is off, and of a
+	// caller with neither, it returns the caller as it is. ErrInvalidAuthToken. A pass-through
 	// returns the caller as it is.
 	Identify(ctx context.Context, caller Caller) (Caller, error)
-	// Authorize checks what is about no key. ErrUserEmpty, ErrPermissionDenied,
-	// ErrAuthOldRevision. A pass-through permits everything, since the server behind it decides.
+	// Authorize checks what is about no key. ErrUserEmpty, ErrPermissionDenied, and
+	// ErrUserNotFound for AccessAdmin when the user was deleted. Like etcd's (auth/store.go,
+	// IsAdminPermitted) it does not mind an old revision. A pass-through permits everything,
+	// since the server behind it decides.
 	Authorize(ctx context.Context, caller Caller, access Access) error
 
 	// AuthStatus tells whether authentication is on. It needs no permission.
@@ -25,11 +35,11 @@ type Auth interface {
 	// AuthDisable turns it off.
 	AuthDisable(ctx context.Context, caller Caller) (Header, error)
 	// Authenticate gives a token for a name and its password; neither is kept or
-	// logged. ErrAuthNotEnabled, ErrAuthFailed (one for an unknown user, a wrong
-	// password and a user without one).
+	// logged. The caller's own token does not matter. ErrAuthNotEnabled, ErrAuthFailed (one for
+	// an unknown user and for a wrong password), ErrNoPasswordUser (auth/store.go, CheckPassword).
 	Authenticate(ctx context.Context, caller Caller, name, password string) (AuthenticateResult, error)
 
-	// UserAdd makes a user. ErrUserEmpty, ErrUserAlreadyExist, ErrNoPasswordUser.
+	// UserAdd makes a user. ErrUserEmpty, ErrUserAlreadyExist.
 	UserAdd(ctx context.Context, req *UserAddRequest) (Header, error)
 	// UserGet lists a user's roles, in ascending order. A user may ask for itself. ErrUserNotFound.
 	UserGet(ctx context.Context, caller Caller, name string) (UserGetResult, error)
@@ -83,8 +93,9 @@ type AuthenticateResult struct {
 	Token  string
 }
 
-// UserAddRequest makes a user with a password, with a hashed one (bcrypt's, in
-// base64, as etcd's client may send), or with neither: NoPassword, for certificates.
+// UserAddRequest makes a user with a password of at most 72 bytes, which may be empty, or
+// with none: NoPassword, for certificates. As etcd does (etcdserver/v3_server.go, UserAdd),
+// a backend ignores HashedPassword, and the password as well when NoPassword is set.
 type UserAddRequest struct {
 	Caller         Caller
 	Name           string
@@ -93,7 +104,9 @@ type UserAddRequest struct {
 	NoPassword     bool
 }
 
-// UserChangePasswordRequest sets a password, or a hashed one as in UserAddRequest.
+// UserChangePasswordRequest sets a password of at most 72 bytes or, when that is empty, a
+// hashed one: bcrypt's, in base64; ErrNoPasswordUser when it is not base64. Both are ignored
+// for a user without a password.
 type UserChangePasswordRequest struct {
 	Caller         Caller
 	Name           string

@@ -18,7 +18,8 @@ type Caller struct {
 	// auth store at which it was authenticated.
 	User         string
 	AuthRevision uint64
-	// Token is the raw "token" metadata, for a backend that forwards requests.
+	// Token is what the client sent as its token, without a leading "Bearer ", for
+	// Identify and for a backend that forwards requests.
 	Token string
 	// CertName is the common name of the verified client certificate.
 	CertName string
