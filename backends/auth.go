@@ -56,14 +56,16 @@ type Auth interface {
 
 	// RoleAdd makes a role. ErrRoleEmpty, ErrRoleAlreadyExist.
 	RoleAdd(ctx context.Context, caller Caller, name string) (Header, error)
-	// RoleGet lists what a role permits, ordered by key, then end. A user may ask for a role of its own. ErrRoleNotFound.
+	// RoleGet lists what a role permits, ordered by key; of equal keys, as etcd has them. A user may ask for a role of its
+	// own. ErrRoleNotFound.
 	RoleGet(ctx context.Context, caller Caller, name string) (RoleGetResult, error)
 	// RoleList lists the roles, in ascending order.
 	RoleList(ctx context.Context, caller Caller) (NamesResult, error)
 	// RoleDelete deletes a role, and takes it from every user. ErrRoleNotFound, ErrInvalidAuthMgmt.
 	RoleDelete(ctx context.Context, caller Caller, name string) (Header, error)
 	// RoleGrantPermission permits, or changes the kind of what is permitted on the same
-	// range. ErrPermissionNotGiven for nil, ErrRoleNotFound, ErrInvalidAuthMgmt for an empty range.
+	// range, if that is the first of its key; else it permits besides, as etcd does
+	// (auth/store.go, RoleGrantPermission). ErrPermissionNotGiven for nil, ErrRoleNotFound, ErrInvalidAuthMgmt for an empty range.
 	RoleGrantPermission(ctx context.Context, caller Caller, role string, permission *Permission) (Header, error)
 	// RoleRevokePermission takes a permission on exactly this range away. ErrRoleNotFound, ErrPermissionNotGranted.
 	RoleRevokePermission(ctx context.Context, caller Caller, role string, keys KeyRange) (Header, error)
@@ -96,6 +98,7 @@ type AuthenticateResult struct {
 // UserAddRequest makes a user with a password of at most 72 bytes, which may be empty, or
 // with none: NoPassword, for certificates. As etcd does (etcdserver/v3_server.go, UserAdd),
 // a backend ignores HashedPassword, and the password as well when NoPassword is set.
+// ErrPasswordTooLong.
 type UserAddRequest struct {
 	Caller         Caller
 	Name           string
@@ -106,7 +109,7 @@ type UserAddRequest struct {
 
 // UserChangePasswordRequest sets a password of at most 72 bytes or, when that is empty, a
 // hashed one: bcrypt's, in base64; ErrNoPasswordUser when it is not base64. Both are ignored
-// for a user without a password.
+// for a user without a password. ErrPasswordTooLong.
 type UserChangePasswordRequest struct {
 	Caller         Caller
 	Name           string

@@ -73,6 +73,8 @@ var (
 	ErrAuthFailed = errors.New("authentication failed, invalid user ID or password")
 	// ErrNoPasswordUser: a password for a user without one.
 	ErrNoPasswordUser = errors.New("authentication failed, password was given for no password user")
+	// ErrPasswordTooLong: bcrypt takes 72 bytes. Its text is bcrypt's, which etcd sends.
+	ErrPasswordTooLong = errors.New("bcrypt: password length exceeds 72 bytes")
 	// ErrInvalidAuthToken: the token is unknown, ended, or not of this server.
 	ErrInvalidAuthToken = errors.New("invalid auth token")
 	// ErrInvalidAuthMgmt: root cannot be taken away while authentication is on.
