@@ -21,7 +21,11 @@ func (s *Server) memberList(ctx context.Context, r *pb.MemberListRequest) (any, 
 			ID: st.Header.MemberID, Name: s.cfg.Name, ClientURLs: s.cfg.ClientURLs,
 		}}}, nil
 	}
-	res, err := s.members.MemberList(ctx, s.caller(ctx), r.Linearizable)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.members.MemberList(ctx, caller, r.Linearizable)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,10 @@ type Config struct {
 	Name       string
 	ClientURLs []string
 
+	// ClientCertAuth tells that clients have to have a certificate that was verified:
+	// its common name is then the user of a request without a token.
+	ClientCertAuth bool
+
 	// ServerVersion is what clients see as etcd's version; features are chosen
 	// by it. ShimVersion is our own, shown beside it.
 	ServerVersion string

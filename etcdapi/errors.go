@@ -51,9 +51,34 @@ func wireErrors() []struct{ is, wire error } {
 		{backends.ErrLearner, rpctypes.ErrGRPCNotSupportedForLearner},
 		{backends.ErrTimeout, rpctypes.ErrGRPCTimeout},
 		{backends.ErrStopped, rpctypes.ErrGRPCStopped},
+		{backends.ErrUserEmpty, rpctypes.ErrGRPCUserEmpty},
+		{backends.ErrUserAlreadyExist, rpctypes.ErrGRPCUserAlreadyExist},
+		{backends.ErrUserNotFound, rpctypes.ErrGRPCUserNotFound},
+		{backends.ErrRoleEmpty, rpctypes.ErrGRPCRoleEmpty},
+		{backends.ErrRoleAlreadyExist, rpctypes.ErrGRPCRoleAlreadyExist},
+		{backends.ErrRoleNotFound, rpctypes.ErrGRPCRoleNotFound},
+		{backends.ErrRoleNotGranted, rpctypes.ErrGRPCRoleNotGranted},
+		{backends.ErrPermissionNotGiven, rpctypes.ErrGRPCPermissionNotGiven},
+		{backends.ErrPermissionNotGranted, rpctypes.ErrGRPCPermissionNotGranted},
+		{backends.ErrRootUserNotExist, rpctypes.ErrGRPCRootUserNotExist},
+		{backends.ErrRootRoleNotExist, rpctypes.ErrGRPCRootRoleNotExist},
+		{backends.ErrAuthNotEnabled, rpctypes.ErrGRPCAuthNotEnabled},
+		{backends.ErrAuthFailed, rpctypes.ErrGRPCAuthFailed},
+		// etcd's map lacks this error of its store, whose text is sent as it is.
+		{backends.ErrNoPasswordUser, status.Error(codes.Unknown, "auth: authentication failed, password was given for no password user")},
+		{backends.ErrInvalidAuthToken, rpctypes.ErrGRPCInvalidAuthToken},
+		{backends.ErrInvalidAuthMgmt, rpctypes.ErrGRPCInvalidAuthMgmt},
+		{backends.ErrAuthOldRevision, rpctypes.ErrGRPCAuthOldRevision},
 		// A client that sees Unavailable knows that the write may have been done.
 		{backends.ErrOutcomeUnknown, rpctypes.ErrGRPCTimeout},
 	}
+}
+
+// isOfAuth tells whether err says that the caller may not do what it asked for, or
+// that nobody knows who it is.
+func isOfAuth(err error) bool {
+	return errors.Is(err, backends.ErrPermissionDenied) || errors.Is(err, backends.ErrUserEmpty) ||
+		errors.Is(err, backends.ErrAuthOldRevision) || errors.Is(err, backends.ErrInvalidAuthToken)
 }
 
 // wireError turns any error into the status that is sent. An error of a context

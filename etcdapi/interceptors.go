@@ -15,8 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-
-	"github.com/etcdshim/shim/backends"
 )
 
 // What follows wraps every RPC. It is called directly rather than through grpc's
@@ -33,6 +31,7 @@ type message[T any] interface {
 func unary[T any, M message[T]](s *Server, service, name string, h func(*Server, context.Context, M) (any, error)) grpc.MethodDesc {
 	m := s.metrics.rpc("unary", service, name)
 	full := "/" + service + "/" + name
+	demand := s.access[full]
 	return grpc.MethodDesc{
 		MethodName: name,
 		Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
@@ -56,6 +55,10 @@ func unary[T any, M message[T]](s *Server, service, name string, h func(*Server,
 					return nil, decodeError(request.fault)
 				}
 				if err := s.admit(ctx, "unary"); err != nil {
+					return nil, err
+				}
+				ctx, err := s.permit(ctx, demand)
+				if err != nil {
 					return nil, err
 				}
 				return h(s, ctx, in)
@@ -83,6 +86,7 @@ func streaming(s *Server, service, name string, fromClient bool, h func(*Server,
 	}
 	m := s.metrics.rpc(kind, service, name)
 	full := "/" + service + "/" + name
+	demand := s.access[full]
 	return grpc.StreamDesc{
 		StreamName:    name,
 		ServerStreams: true,
@@ -96,6 +100,9 @@ func streaming(s *Server, service, name string, fromClient bool, h func(*Server,
 					return err
 				}
 				defer end()
+				if ctx, err = s.permit(ctx, demand); err != nil {
+					return err
+				}
 				return h(s, ctx, countedStream{stream, m})
 			}()
 			err = s.wireError(err)
@@ -184,15 +191,6 @@ func requiresLeader(ctx context.Context) bool {
 func (s *Server) hasLeader(ctx context.Context) bool {
 	st, err := s.backend.Status(ctx)
 	return err == nil && (st.Leader != 0 || st.Header.Term == 0)
-}
-
-// caller is who asks.
-func (s *Server) caller(ctx context.Context) backends.Caller {
-	var c backends.Caller
-	if v := metadata.ValueFromIncomingContext(ctx, rpctypes.TokenFieldNameGRPC); len(v) > 0 {
-		c.Token = v[0]
-	}
-	return c
 }
 
 // logSlow warns of a request that took long, with the fields of etcd's line

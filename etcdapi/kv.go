@@ -25,12 +25,16 @@ func (s *Server) kvRange(ctx context.Context, r *pb.RangeRequest) (any, error) {
 	if err := checkRange(r); err != nil {
 		return nil, err
 	}
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
 	// One allocation for all that lives as long as the call.
 	call := &struct {
 		request backends.RangeRequest
 		claim   claim
 		drained drained
-	}{request: s.rangeRequest(ctx, r), claim: s.claim(ctx)}
+	}{request: rangeRequest(r, caller), claim: s.claim(ctx)}
 	defer call.claim.finish()
 	for tries := 1; ; tries++ {
 		cur, err := s.backend.Range(ctx, &call.request)
@@ -55,8 +59,8 @@ func (s *Server) kvRange(ctx context.Context, r *pb.RangeRequest) (any, error) {
 	return encodeRange(&call.drained), nil
 }
 
-func (s *Server) rangeRequest(ctx context.Context, r *pb.RangeRequest) backends.RangeRequest {
-	return backends.RangeRequest{Caller: s.caller(ctx), RangeOptions: rangeOptions(r), Serializable: r.Serializable}
+func rangeRequest(r *pb.RangeRequest, caller backends.Caller) backends.RangeRequest {
+	return backends.RangeRequest{Caller: caller, RangeOptions: rangeOptions(r), Serializable: r.Serializable}
 }
 
 // arrange does what the backend leaves to etcdapi.
@@ -77,7 +81,11 @@ func (s *Server) kvRangeStream(ctx context.Context, r *pb.RangeRequest, stream g
 	if err := checkRangeStream(r); err != nil {
 		return err
 	}
-	request := s.rangeRequest(ctx, r)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return err
+	}
+	request := rangeRequest(r, caller)
 	cur, err := s.backend.Range(ctx, &request)
 	if err != nil {
 		return err
@@ -187,7 +195,11 @@ func (s *Server) kvPut(ctx context.Context, r *pb.PutRequest) (any, error) {
 	if err := checkPut(r); err != nil {
 		return nil, err
 	}
-	if err := s.checkSize(r); err != nil {
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkSize(r, caller); err != nil {
 		return nil, err
 	}
 	// One allocation for the request and its operation.
@@ -196,7 +208,7 @@ func (s *Server) kvPut(ctx context.Context, r *pb.PutRequest) (any, error) {
 		ops [1]backends.Op
 		put backends.PutOp
 	}{put: *putOp(r)}
-	call.Caller = s.caller(ctx)
+	call.Caller = caller
 	call.ops[0].Put = &call.put
 	call.Success = call.ops[:]
 	res, err := s.backend.Txn(ctx, &call.TxnRequest)
@@ -211,11 +223,15 @@ func (s *Server) kvDeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (a
 	if err := checkDelete(r); err != nil {
 		return nil, err
 	}
-	if err := s.checkSize(r); err != nil {
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkSize(r, caller); err != nil {
 		return nil, err
 	}
 	res, err := s.backend.Txn(ctx, &backends.TxnRequest{
-		Caller: s.caller(ctx),
+		Caller: caller,
 		TxnOp:  backends.TxnOp{Success: []backends.Op{{Delete: deleteOp(r)}}},
 	})
 	if err != nil {
@@ -243,12 +259,16 @@ func (s *Server) kvTxn(ctx context.Context, r *pb.TxnRequest) (any, error) {
 	if err := checkOverlaps(r); err != nil {
 		return nil, err
 	}
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if !readsOnly(r) {
-		if err := s.checkSize(r); err != nil {
+		if err := s.checkSize(r, caller); err != nil {
 			return nil, err
 		}
 	}
-	res, err := s.backend.Txn(ctx, &backends.TxnRequest{Caller: s.caller(ctx), TxnOp: *txnOp(r)})
+	res, err := s.backend.Txn(ctx, &backends.TxnRequest{Caller: caller, TxnOp: *txnOp(r)})
 	if err != nil {
 		return nil, err
 	}
@@ -318,8 +338,12 @@ func readsOnly(r *pb.TxnRequest) bool {
 }
 
 func (s *Server) kvCompact(ctx context.Context, r *pb.CompactionRequest) (any, error) {
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
 	h, err := s.backend.Compact(ctx, &backends.CompactRequest{
-		Caller: s.caller(ctx), Revision: r.Revision, Physical: r.Physical,
+		Caller: caller, Revision: r.Revision, Physical: r.Physical,
 	})
 	if err != nil {
 		return nil, err

@@ -15,7 +15,11 @@ func (s *Server) leaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (any, 
 	if s.leases == nil {
 		return nil, s.unsupported("LeaseGrant")
 	}
-	res, err := s.leases.LeaseGrant(ctx, s.caller(ctx), r.ID, r.TTL)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.leases.LeaseGrant(ctx, caller, r.ID, r.TTL)
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +30,11 @@ func (s *Server) leaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (any
 	if s.leases == nil {
 		return nil, s.unsupported("LeaseRevoke")
 	}
-	h, err := s.leases.LeaseRevoke(ctx, s.caller(ctx), r.ID)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.leases.LeaseRevoke(ctx, caller, r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +47,11 @@ func (s *Server) leaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveReque
 	if s.leases == nil {
 		return nil, s.unsupported("LeaseTimeToLive")
 	}
-	res, err := s.leases.LeaseTimeToLive(ctx, s.caller(ctx), r.ID, r.Keys)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.leases.LeaseTimeToLive(ctx, caller, r.ID, r.Keys)
 	if errors.Is(err, backends.ErrLeaseNotFound) {
 		st, err := s.backend.Status(ctx)
 		if err != nil {
@@ -59,7 +71,11 @@ func (s *Server) leaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (any
 	if s.leases == nil {
 		return nil, s.unsupported("LeaseLeases")
 	}
-	res, err := s.leases.LeaseLeases(ctx, s.caller(ctx))
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.leases.LeaseLeases(ctx, caller)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +115,9 @@ func (s *Server) leaseKeepAlive(ctx context.Context, stream grpc.ServerStream) e
 	}
 }
 
-// renew renews one lease; an unknown one is answered with a TTL of 0. The header
+// renew renews one lease; an unknown one is answered with a TTL of 0. Each renewal is
+// asked for permission anew (v3_server.go, checkLeaseRenew), and one that is refused
+// ends the stream. The header
 // is older than the renewal: a client must not believe that the lease lived at a
 // revision at which it was revoked (v3rpc/lease.go, leaseKeepAlive).
 func (s *Server) renew(ctx context.Context, id int64) (*reply, error) {
@@ -107,7 +125,11 @@ func (s *Server) renew(ctx context.Context, id int64) (*reply, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.leases.LeaseKeepAlive(ctx, s.caller(ctx), id)
+	caller, err := s.authorize(ctx, backends.AccessUser)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.leases.LeaseKeepAlive(ctx, caller, id)
 	switch {
 	case errors.Is(err, backends.ErrLeaseNotFound):
 		res.TTLSeconds = 0

@@ -10,17 +10,37 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/etcdshim/shim/backends"
 )
 
-// proposalBytes is what etcd's proposal of a request is larger than the request:
-// a tag and length of the request and a header with its id
+const (
+	// proposalTagBytes are a tag and length of a request in etcd's proposal of it, and
+	// the tag of the proposal's header.
+	proposalTagBytes = 4 + 2
+	// proposalIDBytes is the id in that header.
+	proposalIDBytes = 11
+)
+
+// proposalBytes is what etcd's proposal of a request is larger than the request: it
+// has a header with an id, the user and the auth revision
 // (etcdserver/v3_server.go, processInternalRaftRequestOnce).
-const proposalBytes = 18
+func proposalBytes(c backends.Caller) int {
+	header := proposalIDBytes + sizeField(c.AuthRevision)
+	if c.User != "" {
+		header += sizeBytes(len(c.User))
+	}
+	return proposalTagBytes + sizeBytes(header) - 1
+}
 
 // checkSize refuses a write that etcd's proposal would be too large for. It
 // comes after every other check, as there.
-func (s *Server) checkSize(r proto.Message) error {
-	if proto.Size(r)+proposalBytes > s.cfg.MaxRequestBytes {
+func (s *Server) checkSize(r proto.Message, c backends.Caller) error {
+	return s.checkBytes(proto.Size(r), c)
+}
+
+func (s *Server) checkBytes(size int, c backends.Caller) error {
+	if size+proposalBytes(c) > s.cfg.MaxRequestBytes {
 		return rpctypes.ErrGRPCRequestTooLarge
 	}
 	return nil

@@ -41,7 +41,9 @@ type Server struct {
 	snapshotter  backends.Snapshotter
 	defragmenter backends.Defragmenter
 	readiness    backends.Readiness
+	auth         backends.Auth
 
+	access     map[string]demand // what each method demands of its caller
 	wireErrors []struct{ is, wire error }
 	grpc       *grpc.Server
 	http       *http.Server
@@ -82,6 +84,7 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 		snapshots:  newSnapshots(cfg.Clock, cfg.snapshotStall),
 		backend:    backend,
 		info:       backend.Info(),
+		access:     accessTable(),
 		wireErrors: wireErrors(),
 		health:     health.NewServer(),
 		listeners:  make(map[net.Listener]struct{}),
@@ -93,6 +96,7 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	s.snapshotter, _ = backend.(backends.Snapshotter)
 	s.defragmenter, _ = backend.(backends.Defragmenter)
 	s.readiness, _ = backend.(backends.Readiness)
+	s.auth, _ = backend.(backends.Auth)
 
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(s.options()...)

@@ -69,6 +69,7 @@ func (s *Server) services() []grpc.ServiceDesc {
 			},
 			Streams: []grpc.StreamDesc{streaming(s, maintenance, "Snapshot", false, request((*Server).snapshot))},
 		},
+		s.authService(),
 		s.healthService(),
 	}
 }

@@ -89,9 +89,13 @@ func (s *snapshots) makeWay() <-chan struct{} {
 // takeSnapshot takes a snapshot, waiting for as long as the client does when the
 // backend makes no more at a time.
 func (s *Server) takeSnapshot(ctx context.Context) (*backends.Snapshot, error) {
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for {
 		ended := s.snapshots.makeWay() // before asking, so that no end is missed
-		snap, err := s.snapshotter.Snapshot(ctx, s.caller(ctx))
+		snap, err := s.snapshotter.Snapshot(ctx, caller)
 		if !errors.Is(err, backends.ErrTooManyRequests) {
 			return snap, err
 		}

@@ -35,6 +35,7 @@ const (
 // that a client may use any number, and use it again.
 type watcher struct {
 	wireID   int64
+	chosen   bool // the id is the server's choice
 	fragment bool
 
 	// Guarded by watchStream.mu.
@@ -55,7 +56,6 @@ type watchStream struct {
 	server  *Server
 	stream  grpc.ServerStream
 	backend backends.WatchStream
-	caller  backends.Caller
 
 	// direct are answers that the supervisor sends.
 	direct chan directAnswer
@@ -80,13 +80,16 @@ type directAnswer struct {
 }
 
 func (s *Server) watch(ctx context.Context, stream grpc.ServerStream) error {
-	caller := s.caller(ctx)
+	var caller backends.Caller
+	if s.authEnabled() {
+		caller = s.credentials(ctx) // nobody is asked before the first watch is created
+	}
 	b, err := s.backend.Watch(ctx, caller)
 	if err != nil {
 		return err
 	}
 	w := &watchStream{
-		server: s, stream: stream, backend: b, caller: caller,
+		server: s, stream: stream, backend: b,
 		direct:    make(chan directAnswer),
 		answered:  make(chan struct{}, 1),
 		watchers:  make(map[int64]*watcher),
@@ -228,18 +231,22 @@ func (w *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) erro
 	if r.StartRevision < 0 {
 		return w.refuse(ctx, rpctypes.ErrCompacted.Error())
 	}
-	open := len(r.RangeEnd) == 1 && r.RangeEnd[0] == 0
-	if len(r.RangeEnd) > 0 && !open && bytes.Compare(key, r.RangeEnd) >= 0 {
-		return w.refuse(ctx, reasonEmptyRange)
+	caller, err := w.identify(ctx)
+	if err != nil {
+		return w.refuse(ctx, w.reason(err))
 	}
+	keys := backends.KeyRange{Key: key, End: r.RangeEnd}
 	watcher := &watcher{fragment: r.Fragment, notify: r.ProgressNotify, due: true}
-	id, reason := w.register(watcher, r.WatchId)
+	id, reason := w.register(watcher, r.WatchId, keys)
 	if reason != "" {
+		if err := w.readable(ctx, caller, keys); err != nil {
+			reason = w.reason(err) // which etcd finds before
+		}
 		return w.refuse(ctx, reason)
 	}
 	request := &backends.WatchRequest{
-		Caller: w.caller, ID: id,
-		KeyRange:      backends.KeyRange{Key: key, End: r.RangeEnd},
+		Caller: caller, ID: id,
+		KeyRange:      keys,
 		StartRevision: r.StartRevision,
 		PrevKV:        r.PrevKv,
 	}
@@ -252,7 +259,7 @@ func (w *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) erro
 		}
 	}
 	if err := w.backend.Add(ctx, request); err != nil {
-		w.forget(watcher)
+		w.takeBack(watcher)
 		w.answer()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -262,11 +269,46 @@ func (w *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) erro
 	return nil
 }
 
-// register gives a watch its ids, or tells why it cannot have the one asked for.
-func (w *watchStream) register(watcher *watcher, wireID int64) (id int64, reason string) {
+// identify tells who creates a watch. Everybody may have a token for each, and a watch that is
+// refused gives its id back; so while callers are looked at, what became of the creations
+// before is awaited.
+func (w *watchStream) identify(ctx context.Context) (backends.Caller, error) {
+	if !w.server.authEnabled() {
+		return backends.Caller{}, nil
+	}
+	if err := w.awaitAnswers(ctx, 1); err != nil {
+		return backends.Caller{}, err
+	}
+	return w.server.caller(ctx)
+}
+
+// readable asks the backend whether the caller may read keys. Only its answer to that counts.
+func (w *watchStream) readable(ctx context.Context, caller backends.Caller, keys backends.KeyRange) error {
+	if !w.server.authEnabled() {
+		return nil
+	}
+	cur, err := w.server.backend.Range(ctx, &backends.RangeRequest{
+		Caller: caller, RangeOptions: backends.RangeOptions{KeyRange: keys, CountOnly: true}, Serializable: true,
+	})
+	if err == nil {
+		_, err = cur.Next(ctx)
+		cur.Close()
+	}
+	if isOfAuth(err) {
+		return err
+	}
+	return nil
+}
+
+// register gives a watch its ids, or tells why it cannot be.
+func (w *watchStream) register(watcher *watcher, wireID int64, keys backends.KeyRange) (id int64, reason string) {
+	open := len(keys.End) == 1 && keys.End[0] == 0
+	if len(keys.End) > 0 && !open && bytes.Compare(keys.Key, keys.End) >= 0 {
+		return 0, reasonEmptyRange
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if wireID == 0 {
+	if watcher.chosen = wireID == 0; watcher.chosen {
 		for w.byWire[w.nextWireID] != nil {
 			w.nextWireID++
 		}
@@ -283,6 +325,17 @@ func (w *watchStream) register(watcher *watcher, wireID int64) (id int64, reason
 	w.watchers[w.lastID], w.byWire[wireID], w.backendID[watcher] = watcher, watcher, w.lastID
 	w.unanswered++
 	return w.lastID, ""
+}
+
+// takeBack is forget for a watch that was refused: the id that was chosen for it is the next
+// one's, since etcd asks for permission before it chooses.
+func (w *watchStream) takeBack(watcher *watcher) {
+	w.forget(watcher)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if watcher.chosen {
+		w.nextWireID = min(w.nextWireID, watcher.wireID)
+	}
 }
 
 // forget removes a watch, but leaves its wire id to one that has it by now.
@@ -409,7 +462,7 @@ func (w *watchStream) sendDirect(ctx context.Context, r *watchResponse) {
 // reason is the text of an error in cancel_reason. etcd's is that of the status.
 func (w *watchStream) reason(err error) string {
 	wire := w.server.wireError(err)
-	if errors.Is(err, backends.ErrPermissionDenied) {
+	if isOfAuth(err) {
 		return wire.Error()
 	}
 	return status.Convert(wire).Message()

@@ -170,7 +170,10 @@ func (w *watchStream) sendCanceled(b *backends.WatchBatch, id int64) error {
 	dead := created && !canceling && b.Reason != nil
 	watcher.dead = dead
 	w.mu.Unlock()
-	if !dead {
+	switch {
+	case !created && isOfAuth(b.Reason):
+		w.takeBack(watcher)
+	case !dead:
 		w.forget(watcher)
 	}
 	if b.Reason != nil {
