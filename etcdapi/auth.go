@@ -4,8 +4,6 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"go.etcd.io/etcd/api/v3/authpb"
@@ -114,10 +112,10 @@ func (s *Server) authenticate(ctx context.Context, r *pb.AuthenticateRequest) (a
 	return &pb.AuthenticateResponse{Header: wireHeader(res.Header), Token: res.Token}, nil
 }
 
-// checkPassword refuses what bcrypt does not hash. etcd's text is bcrypt's.
+// checkPassword refuses what bcrypt does not hash, as etcd does before it looks at the token.
 func checkPassword(password string) error {
 	if len(password) > maxPasswordBytes {
-		return status.Error(codes.Unknown, "bcrypt: password length exceeds 72 bytes")
+		return backends.ErrPasswordTooLong
 	}
 	return nil
 }

@@ -274,7 +274,7 @@ type watchAs struct {
 	grpc.BidiStreamingClient[pb.WatchRequest, pb.WatchResponse]
 }
 
-func openWatch(ctx context.Context, t *testing.T, conn *grpc.ClientConn) watchAs {
+func openWatchAs(ctx context.Context, t *testing.T, conn *grpc.ClientConn) watchAs {
 	t.Helper()
 	stream, err := pb.NewWatchClient(conn).Watch(ctx)
 	if err != nil {
@@ -324,7 +324,7 @@ const (
 func TestWatchDenied(t *testing.T) {
 	_, conn := serve(t, newAccounts(t), Config{})
 	mine, other := []byte("/alice/a"), []byte("/bob/a")
-	w := openWatch(as(t.Context(), "alice"), t, conn)
+	w := openWatchAs(as(t.Context(), "alice"), t, conn)
 	w.send(
 		&pb.WatchCreateRequest{Key: other},
 		&pb.WatchCreateRequest{Key: mine},
@@ -343,11 +343,11 @@ func TestWatchDenied(t *testing.T) {
 	w.want(watchDenied, 0, watchDenied, 5, watchDenied, 1,
 		"etcdserver: mvcc: required revision has been compacted", watchDenied, reasonDuplicateWatch, watchDenied, reasonEmptyRange, 2)
 
-	w = openWatch(t.Context(), t, conn)
+	w = openWatchAs(t.Context(), t, conn)
 	w.send(&pb.WatchCreateRequest{Key: mine})
 	w.want(watchNobody)
 
-	w = openWatch(metadata.AppendToOutgoingContext(t.Context(), "token", "stolen"), t, conn)
+	w = openWatchAs(metadata.AppendToOutgoingContext(t.Context(), "token", "stolen"), t, conn)
 	w.send(&pb.WatchCreateRequest{Key: mine}, &pb.WatchCreateRequest{Key: mine, StartRevision: -1}, &pb.WatchCreateRequest{Key: mine, RangeEnd: []byte("/")})
 	w.want(watchBadToken, "etcdserver: mvcc: required revision has been compacted", watchBadToken)
 }

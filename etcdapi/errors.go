@@ -66,6 +66,7 @@ func wireErrors() []struct{ is, wire error } {
 		{backends.ErrAuthFailed, rpctypes.ErrGRPCAuthFailed},
 		// etcd's map lacks this error of its store, whose text is sent as it is.
 		{backends.ErrNoPasswordUser, status.Error(codes.Unknown, "auth: authentication failed, password was given for no password user")},
+		{backends.ErrPasswordTooLong, status.Error(codes.Unknown, backends.ErrPasswordTooLong.Error())},
 		{backends.ErrInvalidAuthToken, rpctypes.ErrGRPCInvalidAuthToken},
 		{backends.ErrInvalidAuthMgmt, rpctypes.ErrGRPCInvalidAuthMgmt},
 		{backends.ErrAuthOldRevision, rpctypes.ErrGRPCAuthOldRevision},
