@@ -16,6 +16,7 @@ import (
 var (
 	_ backends.Backend      = (*Backend)(nil)
 	_ backends.Leases       = (*Backend)(nil)
+	_ backends.Auth         = (*Backend)(nil)
 	_ backends.Alarms       = (*Backend)(nil)
 	_ backends.Hasher       = (*Backend)(nil)
 	_ backends.Snapshotter  = (*Backend)(nil)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/etcdshim/shim/backends"
 )
@@ -26,8 +27,6 @@ const (
 	// progressRetry is how long a request for progress waits for its answer. etcd
 	// drops one that comes before all watches of the stream are synced.
 	progressRetry = time.Second
-	// permissionDenied is the text by which etcd refuses a watch.
-	permissionDenied = "rpc error: code = PermissionDenied desc = etcdserver: permission denied"
 )
 
 // watchStream is one Watch RPC of the upstream's. Ids on the wire are our own,
@@ -409,12 +408,21 @@ func (w *watchStream) take(a *answer) {
 
 // cause is the reason of a cancellation that the caller did not ask for, or nil.
 func (a *answer) cause() error {
-	switch {
-	case a.compactRevision != 0:
+	if a.compactRevision != 0 {
 		return backends.ErrCompacted
-	case a.reason == permissionDenied:
-		return backends.ErrPermissionDenied
-	case a.reason != "":
+	}
+	// etcd refuses a watch by the text of a status (v3rpc/watch.go, recvLoop).
+	for _, e := range [...]struct{ wire, is error }{
+		{rpctypes.ErrGRPCPermissionDenied, backends.ErrPermissionDenied},
+		{rpctypes.ErrGRPCInvalidAuthToken, backends.ErrInvalidAuthToken},
+		{rpctypes.ErrGRPCAuthOldRevision, backends.ErrAuthOldRevision},
+		{rpctypes.ErrGRPCUserEmpty, backends.ErrUserEmpty},
+	} {
+		if a.reason == e.wire.Error() {
+			return e.is
+		}
+	}
+	if a.reason != "" {
 		return &backends.Remote{Code: uint32(codes.Unknown), Message: strings.Clone(a.reason)}
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/etcdshim/shim/backends"
 )
@@ -145,7 +146,7 @@ func TestWatchIDs(t *testing.T) {
 		t.Errorf("ids on the wire: %v", ids)
 	}
 	s.equal(s.next(&pb.WatchResponse{Header: at(3), WatchId: ids[0], Created: true}), "1 [0] @3")
-	s.equal(s.next(&pb.WatchResponse{Header: at(3), WatchId: -1, Created: true, Canceled: true, CancelReason: permissionDenied}),
+	s.equal(s.next(&pb.WatchResponse{Header: at(3), WatchId: -1, Created: true, Canceled: true, CancelReason: rpctypes.ErrGRPCPermissionDenied.Error()}),
 		"4 [-7] @3 permission denied 0")
 	s.equal(s.next(&pb.WatchResponse{Header: at(4), WatchId: ids[2], Created: true}), "1 [9] @4")
 	s.equal(s.next(&pb.WatchResponse{Header: at(5), WatchId: ids[2], Events: []*mvccpb.Event{

@@ -55,6 +55,9 @@ func (m *machine) applyKind(e replica.Entry, c *command, answer bool) (outcome, 
 	if refusal := m.gate(c); refusal != nil {
 		return outcome{err: refusal}, nil
 	}
+	if refusal := m.permit(c); refusal != nil {
+		return outcome{err: refusal}, nil
+	}
 	switch c.kind {
 	case kindTxn:
 		return m.applyTxn(e, c.txn, answer)
@@ -70,6 +73,10 @@ func (m *machine) applyKind(e replica.Entry, c *command, answer bool) (outcome, 
 		return m.applyAlarm(c)
 	case kindAttributes:
 		return m.applyAttributes(c)
+	case kindAuthChange:
+		return m.applyAuthChange(c)
+	case kindAuthenticate:
+		return m.applyAuthenticate(e, c)
 	}
 	return outcome{}, fmt.Errorf("%w: %d", errCommandKind, c.kind)
 }
@@ -86,7 +93,7 @@ func (m *machine) gate(c *command) error {
 		if alarms.raised(backends.AlarmCorrupt) {
 			return backends.ErrCorrupt
 		}
-	case kindCheckpoint, kindAlarm, kindAttributes:
+	case kindCheckpoint, kindAlarm, kindAttributes, kindAuthChange, kindAuthenticate:
 		return nil
 	}
 	if c.grows() && alarms.raised(backends.AlarmNoSpace) {

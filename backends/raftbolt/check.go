@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/lease"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
@@ -187,8 +188,9 @@ func (k *check) store() error {
 		k.note("%s: %s", path, n)
 	}
 	k.checked("%s: %d bytes, %d pages, %d of them in use", path, r.SizeBytes, r.Pages, r.UsedPages)
-	k.checked("%d keys, %d changes up to revision %d, compacted at %d; %d leases, %d members, %d alarms; log applied up to entry %d of term %d",
-		r.Keys, r.Changes, r.Current, max(r.Compacted, 0), len(k.leases), len(k.members), r.Entries[mvcc.BucketAlarm], r.Applied.Index, r.Applied.Term)
+	k.checked("%d keys, %d changes up to revision %d, compacted at %d; %d leases, %d members, %d alarms, %d users, %d roles; log applied up to entry %d of term %d",
+		r.Keys, r.Changes, r.Current, max(r.Compacted, 0), len(k.leases), len(k.members), r.Entries[mvcc.BucketAlarm],
+		r.Entries[mvcc.BucketAuthUsers], r.Entries[mvcc.BucketAuthRoles], r.Applied.Index, r.Applied.Term)
 	if !r.Sealed || r.Faults > 0 && r.Applied.Index == 0 {
 		return nil
 	}
@@ -248,6 +250,8 @@ func (k *check) entry(b mvcc.Bucket, key, value []byte) error {
 			kind != backends.AlarmNoSpace && kind != backends.AlarmCorrupt {
 			return fmt.Errorf("alarm %x: kind %d of member %x", key, kind, a.MemberID)
 		}
+	case mvcc.BucketAuth, mvcc.BucketAuthUsers, mvcc.BucketAuthRoles:
+		return auth.CheckEntry(auth.Bucket(b), key, value)
 	case mvcc.BucketCluster:
 		if string(key) != "clusterVersion" {
 			return fmt.Errorf("unknown entry %q", key)

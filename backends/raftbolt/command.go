@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/lease"
 )
 
@@ -13,11 +14,12 @@ import (
 //
 //	offset  size  field
 //	0       1     version, commandVersion
-//	1       1     kind, commandKind
+//	1       1     kind, commandKind; with callerBit, a caller comes before the body
 //	2       8     member id of the proposer     \
 //	10      8     boot id, random at each start  > request id
 //	18      8     counter, from 1               /
-//	26      …     body, to the end
+//	26      …     caller, if any: bytes user, u auth revision at which it was authenticated
+//	…       …     body, to the end
 //
 // Bodies:
 //
@@ -28,6 +30,10 @@ import (
 //	Checkpoint    u term as above, u n, n × (z id, z remaining TTL in seconds)
 //	Alarm         u action, u member id, u alarm kind
 //	Attributes    u member id, bytes name, u n, n × bytes client URL
+//	AuthChange    1 byte auth.ChangeKind, 1 byte flags, bytes user, bytes role, bytes hash of a
+//	              password, u kind of a permission, bytes key, bytes end
+//	Authenticate  bytes random part of a token; the caller is who authenticates, and the
+//	              auth revision that at which its password was compared
 //
 //	txn           u n, n × compare; u n, n × op (success); u n, n × op (failure)
 //	compare       z target, z result, bytes key, bytes end, z number, bytes value
@@ -58,6 +64,13 @@ const (
 	kindCheckpoint  commandKind = 5
 	kindAlarm       commandKind = 6
 	kindAttributes  commandKind = 7
+
+	kindAuthChange   commandKind = 16
+	kindAuthenticate commandKind = 17
+
+	// callerBit is set in the kind of a command that has a caller. While authentication is
+	// off none has.
+	callerBit = 0x80
 )
 
 type opKind byte
@@ -76,6 +89,10 @@ const (
 	flagPrevKV      = 1 << 0
 	flagIgnoreValue = 1 << 1
 	flagIgnoreLease = 1 << 2
+
+	flagNoPassword  = 1 << 0
+	flagBadPassword = 1 << 1
+	flagPermission  = 1 << 2 // key and end are a permission's, else those of Keys
 )
 
 // requestID names a proposal among all there ever were.
@@ -88,6 +105,8 @@ type requestID struct {
 type command struct {
 	id   requestID
 	kind commandKind
+	// caller has User and AuthRevision alone.
+	caller backends.Caller
 
 	txn *backends.TxnOp
 
@@ -101,6 +120,8 @@ type command struct {
 	member      uint64
 	name        string
 	urls        []string
+	change      *auth.Change
+	token       string
 }
 
 // encode makes the command's bytes in one allocation, for most.
@@ -109,11 +130,21 @@ func (c *command) encode() []byte {
 	if c.txn != nil {
 		size += txnSize(c.txn)
 	}
+	kind := byte(c.kind)
+	called := c.caller.User != "" || c.caller.AuthRevision != 0
+	if called {
+		kind |= callerBit
+		size += len(c.caller.User) + 2*binary.MaxVarintLen64
+	}
 	b := make([]byte, 0, size)
-	b = append(b, commandVersion, byte(c.kind))
+	b = append(b, commandVersion, kind)
 	b = binary.BigEndian.AppendUint64(b, c.id.member)
 	b = binary.BigEndian.AppendUint64(b, c.id.boot)
 	b = binary.BigEndian.AppendUint64(b, c.id.counter)
+	if called {
+		b = appendString(b, c.caller.User)
+		b = binary.AppendUvarint(b, c.caller.AuthRevision)
+	}
 	switch c.kind {
 	case kindTxn:
 		b = appendTxn(b, c.txn)
@@ -143,8 +174,27 @@ func (c *command) encode() []byte {
 		for _, u := range c.urls {
 			b = appendString(b, u)
 		}
+	case kindAuthChange:
+		b = appendChange(b, c.change)
+	case kindAuthenticate:
+		b = appendString(b, c.token)
 	}
 	return b
+}
+
+func appendChange(b []byte, c *auth.Change) []byte {
+	keys, permission := c.Keys, backends.PermissionKind(0)
+	if c.Permission != nil {
+		keys, permission = c.Permission.KeyRange, c.Permission.Kind
+	}
+	b = append(b, byte(c.Kind),
+		flagIf(c.NoPassword, flagNoPassword)|flagIf(c.BadPassword, flagBadPassword)|flagIf(c.Permission != nil, flagPermission))
+	b = appendString(b, c.User)
+	b = appendString(b, c.Role)
+	b = appendString(b, c.Password)
+	b = binary.AppendUvarint(b, uint64(uint32(permission)))
+	b = appendString(b, keys.Key)
+	return appendString(b, keys.End)
 }
 
 func appendString[S ~string | ~[]byte](b []byte, s S) []byte {

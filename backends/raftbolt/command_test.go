@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/lease"
 )
 
@@ -49,14 +50,31 @@ func specimens() map[string]command {
 		"alarm": {id: id, kind: kindAlarm, action: backends.AlarmActivate,
 			alarm: backends.Alarm{MemberID: 0xffffffffffffffff, Kind: backends.AlarmNoSpace}},
 		"attributes": {id: id, kind: kindAttributes, member: 77, name: "one", urls: []string{"http://a:1", "http://b:2"}},
+		"put of a caller": {id: id, kind: kindTxn, caller: backends.Caller{User: "alice", AuthRevision: 300}, txn: &backends.TxnOp{
+			Success: []backends.Op{put("k", "v")}}},
+		"user add": {id: id, kind: kindAuthChange, caller: backends.Caller{User: "root", AuthRevision: 7},
+			change: &auth.Change{Kind: auth.UserAdd, User: "bob", Password: []byte("$2a$04$hash")}},
+		"user add without password": {id: id, kind: kindAuthChange, change: &auth.Change{Kind: auth.UserAdd, User: "bob", NoPassword: true}},
+		"user password":             {id: id, kind: kindAuthChange, change: &auth.Change{Kind: auth.UserPassword, User: "bob", BadPassword: true}},
+		"user grant":                {id: id, kind: kindAuthChange, change: &auth.Change{Kind: auth.UserGrant, User: "bob", Role: "r"}},
+		"role grant": {id: id, kind: kindAuthChange, change: &auth.Change{Kind: auth.RoleGrant, Role: "r",
+			Permission: &backends.Permission{Kind: backends.PermissionReadWrite, KeyRange: keys("a", "b")}}},
+		"role revoke":  {id: id, kind: kindAuthChange, change: &auth.Change{Kind: auth.RoleRevoke, Role: "r", Keys: keys("a", "\x00")}},
+		"authenticate": {id: id, kind: kindAuthenticate, caller: backends.Caller{User: "bob", AuthRevision: 9}, token: "abcdefghijklmnop"},
 	}
+}
+
+// specimenOrder is that of the golden file.
+func specimenOrder() []string {
+	return []string{"put", "txn", "compact", "grant", "revoke", "checkpoint", "alarm", "attributes", "put of a caller", "user add",
+		"user add without password", "user password", "user grant", "role grant", "role revoke", "authenticate"}
 }
 
 // The encoding is part of the log's format: it must not change by accident.
 func TestCommandGolden(t *testing.T) {
 	path := filepath.Join("testdata", "commands.golden")
 	var lines []string
-	for _, name := range []string{"put", "txn", "compact", "grant", "revoke", "checkpoint", "alarm", "attributes"} {
+	for _, name := range specimenOrder() {
 		c := specimens()[name]
 		lines = append(lines, name+" "+hex.EncodeToString(c.encode()))
 	}
@@ -113,9 +131,15 @@ func TestCommandRefusals(t *testing.T) {
 	if _, err := d.decode(b); !errors.Is(err, errCommandVersion) {
 		t.Errorf("version 2: %v", err)
 	}
-	b[0], b[1] = commandVersion, 200
-	if _, err := d.decode(b); !errors.Is(err, errCommandKind) {
-		t.Errorf("kind 200: %v", err)
+	for _, kind := range []byte{0, 120, callerBit | 120} {
+		b[0], b[1] = commandVersion, kind
+		if _, err := d.decode(b); !errors.Is(err, errCommandKind) {
+			t.Errorf("kind %d: %v", kind, err)
+		}
+	}
+	b[1] = byte(kindAuthChange)
+	if _, err := d.decode(append(b[:headerBytes:headerBytes], byte(auth.RoleRevoke)+1, 0, 0, 0, 0, 0, 0, 0)); !errors.Is(err, errCommandKind) {
+		t.Errorf("a change of an unknown kind: %v", err)
 	}
 	deep := &backends.TxnOp{}
 	for range maxTxnDepth + 1 {
@@ -131,7 +155,8 @@ func TestCommandRefusals(t *testing.T) {
 	// A length that no input has room for must not be allocated.
 	huge := append(make([]byte, headerBytes), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f)
 	huge[0] = commandVersion
-	for kind := kindTxn; kind <= kindAttributes; kind++ {
+	for _, c := range specimens() {
+		kind := c.kind
 		huge[1] = byte(kind)
 		if n := testing.AllocsPerRun(1, func() { _, _ = d.decode(huge) }); n > 10 {
 			t.Errorf("kind %d: %v allocations", kind, n)
@@ -165,7 +190,7 @@ func FuzzCommand(f *testing.F) {
 // flatten prints a transaction instead of its address.
 func flatten(c *command) string {
 	s := *c
-	s.txn = nil
+	s.txn, s.change = nil, nil
 	return fmt.Sprintf("%+v", s) + hex.EncodeToString(c.encode())
 }
 

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 )
 
 // The modes of auto compaction: etcd's --auto-compaction-mode.
@@ -61,6 +63,15 @@ type Config struct {
 	CompactionBatchLimit    int
 	CompactionSleepInterval time.Duration
 
+	// AuthToken tells which tokens are given, as etcd's --auth-token: "simple"; or
+	// "jwt,sign-method=…,pub-key=…,priv-key=…,ttl=…".
+	AuthToken string
+	// AuthTokenTTL is how long a simple token lives that is not used.
+	AuthTokenTTL time.Duration
+	// BcryptCost is the cost of a password's hash, 4 to 31; twice the time for each one
+	// more. Another number is taken as the default, as in etcd.
+	BcryptCost int
+
 	// SnapshotCatchupEntries is how many entries below the store's durable index
 	// the log keeps for slow members.
 	SnapshotCatchupEntries uint64
@@ -84,6 +95,9 @@ func DefaultConfig() Config {
 		CompactionBatchLimit:     1000,
 		CompactionSleepInterval:  10 * time.Millisecond,
 		SnapshotCatchupEntries:   5000,
+		AuthToken:                auth.DefaultTokens,
+		AuthTokenTTL:             auth.DefaultTokenTTL,
+		BcryptCost:               auth.DefaultCost,
 	}
 }
 
@@ -100,6 +114,9 @@ func (c Config) withDefaults() Config {
 	fill(&c.CompactionBatchLimit, d.CompactionBatchLimit)
 	fill(&c.CompactionSleepInterval, d.CompactionSleepInterval)
 	fill(&c.SnapshotCatchupEntries, d.SnapshotCatchupEntries)
+	fill(&c.AuthToken, d.AuthToken)
+	fill(&c.AuthTokenTTL, d.AuthTokenTTL)
+	fill(&c.BcryptCost, d.BcryptCost)
 	if len(c.InitialAdvertisePeerURLs) == 0 {
 		c.InitialAdvertisePeerURLs = d.InitialAdvertisePeerURLs
 	}
@@ -151,6 +168,9 @@ func (c *Config) validate() error {
 	}
 	if c.CompactionSleepInterval < 0 {
 		fault("compaction sleep interval %v is negative", c.CompactionSleepInterval)
+	}
+	if c.AuthTokenTTL < 0 {
+		fault("auth token TTL %v is negative", c.AuthTokenTTL)
 	}
 	if _, err := c.retention(); err != nil {
 		faults = append(faults, err)

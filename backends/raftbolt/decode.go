@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/lease"
 )
 
@@ -36,13 +37,16 @@ func (d *decoder) decode(b []byte) (*command, error) {
 		return nil, fmt.Errorf("%w: %d, this program knows %d", errCommandVersion, b[0], commandVersion)
 	}
 	d.rest, d.err = b[headerBytes:], nil
-	d.command = command{kind: commandKind(b[1]), id: requestID{
+	d.command = command{kind: commandKind(b[1] &^ callerBit), id: requestID{
 		member:  binary.BigEndian.Uint64(b[2:]),
 		boot:    binary.BigEndian.Uint64(b[10:]),
 		counter: binary.BigEndian.Uint64(b[18:]),
 	}}
 	d.op[0] = backends.Op{}
 	c := &d.command
+	if b[1]&callerBit != 0 {
+		c.caller.User, c.caller.AuthRevision = string(d.bytes()), d.uvarint()
+	}
 	switch c.kind {
 	case kindTxn:
 		c.txn = &d.txn
@@ -68,6 +72,11 @@ func (d *decoder) decode(b []byte) (*command, error) {
 		for range d.count(1) {
 			c.urls = append(c.urls, string(d.bytes()))
 		}
+	case kindAuthChange:
+		c.change = new(auth.Change)
+		d.readChange(c.change)
+	case kindAuthenticate:
+		c.token = string(d.bytes())
 	default:
 		return nil, fmt.Errorf("%w: %d", errCommandKind, c.kind)
 	}
@@ -75,6 +84,23 @@ func (d *decoder) decode(b []byte) (*command, error) {
 		d.fail(fmt.Errorf("%w: %d bytes after a command of kind %d", errCommandMalformed, len(d.rest), c.kind))
 	}
 	return c, d.err
+}
+
+// readChange refuses an unknown kind as decode does: to skip it would be to differ
+// from the members that know it.
+func (d *decoder) readChange(c *auth.Change) {
+	if c.Kind = auth.ChangeKind(d.byte()); d.err == nil && !c.Kind.Valid() {
+		d.fail(fmt.Errorf("%w: change of kind %d", errCommandKind, c.Kind))
+	}
+	f := d.flags(flagNoPassword | flagBadPassword | flagPermission)
+	c.NoPassword, c.BadPassword = f&flagNoPassword != 0, f&flagBadPassword != 0
+	c.User, c.Role, c.Password = string(d.bytes()), string(d.bytes()), d.bytes()
+	kind, keys := backends.PermissionKind(d.enum()), d.keyRange()
+	if f&flagPermission != 0 {
+		c.Permission = &backends.Permission{Kind: kind, KeyRange: keys}
+	} else {
+		c.Keys = keys
+	}
 }
 
 // fail keeps the first error and ends the input.

@@ -6,11 +6,11 @@
 // # Nouns
 //
 //   - A [Backend] is an open member. It implements backends.Backend and the
-//     optional interfaces but Auth.
+//     optional interfaces.
 //   - A command is what one proposal asks of every member; see command.go for
 //     its encoding.
-//   - The machine applies committed commands to store, leases, alarms and
-//     members, equally on every member.
+//   - The machine applies committed commands to store, leases, alarms, members,
+//     users and roles, equally on every member.
 //   - A waiter is a request that waits for the outcome of its command, found by
 //     the request id in it: member id, boot id, counter. A command that is
 //     applied again after a restart finds none.
@@ -24,6 +24,9 @@
 //
 // A read: one ReadIndex (or, serializable, only that an entry of the current term
 // was applied since the start), then a View of the store.
+//
+// Who may do it: access.go. With authentication on, a write carries its caller and is
+// checked where it is applied; a read is checked on the View it reads.
 //
 // A watch: watch*.go; the hub reads the store's history, and the applier never
 // waits for it.

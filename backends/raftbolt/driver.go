@@ -65,6 +65,19 @@ var parameters = map[string]func(*Config, string) error{
 		c.SnapshotCatchupEntries, err = strconv.ParseUint(s, 10, 64)
 		return err
 	},
+	"auth-token": func(c *Config, s string) error {
+		c.AuthToken = s
+		return nil
+	},
+	"auth-token-ttl": func(c *Config, s string) error {
+		seconds, err := strconv.ParseUint(s, 10, 31)
+		c.AuthTokenTTL = time.Duration(seconds) * time.Second
+		return err
+	},
+	"bcrypt-cost": func(c *Config, s string) (err error) {
+		c.BcryptCost, err = strconv.Atoi(s)
+		return err
+	},
 }
 
 func parseNumber(to *int64, s string) (err error) {

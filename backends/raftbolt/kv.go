@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
 )
 
@@ -20,7 +21,12 @@ func (b *Backend) Range(ctx context.Context, req *backends.RangeRequest) (backen
 	if err := wait(ctx); err != nil {
 		return nil, err
 	}
-	view := b.store.View()
+	view, err := b.permittedView(ctx, &req.Caller, func(s *auth.State, who *backends.Caller) error {
+		return s.Read(who, req.KeyRange)
+	})
+	if err != nil {
+		return nil, err
+	}
 	defer view.Close()
 	cursor, err := view.Range(req.RangeOptions)
 	if err != nil {
@@ -36,12 +42,12 @@ func (b *Backend) Txn(ctx context.Context, req *backends.TxnRequest) (*backends.
 		return nil, err
 	}
 	if reads {
-		return b.readTxn(ctx, &req.TxnOp)
+		return b.readTxn(ctx, &req.Caller, &req.TxnOp)
 	}
 	if err := b.checkQuota(ctx, txnCost(&req.TxnOp)); err != nil {
 		return nil, err
 	}
-	out, err := b.propose(ctx, &command{kind: kindTxn, txn: &req.TxnOp})
+	out, err := b.propose(ctx, &command{kind: kindTxn, caller: identity(&req.Caller), txn: &req.TxnOp})
 	if err != nil {
 		return nil, err
 	}
@@ -77,11 +83,16 @@ func survey(t *backends.TxnOp, depth int) (reads bool, err error) {
 }
 
 // readTxn runs a transaction that can only read on one View.
-func (b *Backend) readTxn(ctx context.Context, t *backends.TxnOp) (_ *backends.TxnResult, err error) {
+func (b *Backend) readTxn(ctx context.Context, caller *backends.Caller, t *backends.TxnOp) (_ *backends.TxnResult, err error) {
 	if err := b.readIndex(ctx); err != nil {
 		return nil, err
 	}
-	view := b.store.View()
+	view, err := b.permittedView(ctx, caller, func(s *auth.State, who *backends.Caller) error {
+		return b.machine.permitTxn(s, who, t)
+	})
+	if err != nil {
+		return nil, err
+	}
 	defer view.Close()
 	s := viewPresent{ctx, view}
 	p, err := choose(s, t)

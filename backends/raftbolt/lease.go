@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/lease"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
 )
@@ -43,8 +44,11 @@ func (b *Backend) LeaseGrant(ctx context.Context, _ backends.Caller, id, ttlSeco
 }
 
 // LeaseRevoke implements backends.Leases.
-func (b *Backend) LeaseRevoke(ctx context.Context, _ backends.Caller, id int64) (backends.Header, error) {
-	out, err := b.propose(ctx, &command{kind: kindLeaseRevoke, lease: id})
+func (b *Backend) LeaseRevoke(ctx context.Context, caller backends.Caller, id int64) (backends.Header, error) {
+	if err := b.machine.auth.Load().Known(&caller); err != nil {
+		return backends.Header{}, err
+	}
+	out, err := b.propose(ctx, &command{kind: kindLeaseRevoke, caller: identity(&caller), lease: id})
 	if err != nil {
 		return backends.Header{}, err
 	}
@@ -52,16 +56,26 @@ func (b *Backend) LeaseRevoke(ctx context.Context, _ backends.Caller, id int64) 
 }
 
 // LeaseKeepAlive implements backends.Leases. The leadership is confirmed before
-// the lease is renewed, and a checkpoint reset before it is acknowledged.
-func (b *Backend) LeaseKeepAlive(ctx context.Context, _ backends.Caller, id int64) (backends.LeaseKeepAliveResult, error) {
+// the lease is renewed, and a checkpoint reset before it is acknowledged. As in etcd
+// it takes the right to write the lease's keys (etcdserver/v3_server.go, checkLeaseRenew).
+func (b *Backend) LeaseKeepAlive(ctx context.Context, caller backends.Caller, id int64) (backends.LeaseKeepAliveResult, error) {
 	timeout, stop := (<-chan time.Time)(nil), func() {}
 	defer func() { stop() }()
 	for {
 		if err := b.readIndex(ctx); err != nil {
 			return backends.LeaseKeepAliveResult{}, err
 		}
-		term := b.node.Status().Term
 		m := b.machine
+		again, err := b.permitRead(ctx, &caller, func(s *auth.State, who *backends.Caller) error {
+			return m.permitRenew(s, who, id)
+		})
+		if again {
+			continue
+		}
+		if err != nil {
+			return backends.LeaseKeepAliveResult{}, err
+		}
+		term := b.node.Status().Term
 		m.mu.Lock()
 		ttl, err := m.leases.Renew(id, b.env.Clock.Now())
 		ended := m.ended
@@ -94,11 +108,29 @@ func (b *Backend) LeaseKeepAlive(ctx context.Context, _ backends.Caller, id int6
 	}
 }
 
-// LeaseTimeToLive implements backends.Leases.
-func (b *Backend) LeaseTimeToLive(ctx context.Context, _ backends.Caller, id int64, keys bool) (backends.LeaseTimeToLiveResult, error) {
+// LeaseTimeToLive implements backends.Leases. Who asks for keys must be allowed to
+// read all of them.
+func (b *Backend) LeaseTimeToLive(ctx context.Context, caller backends.Caller, id int64, keys bool) (backends.LeaseTimeToLiveResult, error) {
 	if err := b.readIndex(ctx); err != nil {
 		return backends.LeaseTimeToLiveResult{}, err
 	}
+	for {
+		result, err := b.timeToLive(id, keys)
+		again, refusal := b.permitRead(ctx, &caller, func(s *auth.State, who *backends.Caller) error {
+			return permitLeaseKeys(s, who, result.Keys)
+		})
+		switch {
+		case again:
+		case refusal != nil:
+			return backends.LeaseTimeToLiveResult{}, refusal
+		default:
+			return result, err
+		}
+	}
+}
+
+// timeToLive is LeaseTimeToLive without asking who asks.
+func (b *Backend) timeToLive(id int64, keys bool) (backends.LeaseTimeToLiveResult, error) {
 	m := b.machine
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -120,15 +152,28 @@ func (b *Backend) LeaseTimeToLive(ctx context.Context, _ backends.Caller, id int
 	return result, err
 }
 
-// LeaseLeases implements backends.Leases.
-func (b *Backend) LeaseLeases(ctx context.Context, _ backends.Caller) (backends.LeaseLeasesResult, error) {
+// LeaseLeases implements backends.Leases. It takes the right to read the keys of all
+// leases, as in etcd (etcdserver/v3_server.go, checkLeaseLeases).
+func (b *Backend) LeaseLeases(ctx context.Context, caller backends.Caller) (backends.LeaseLeasesResult, error) {
 	if err := b.readIndex(ctx); err != nil {
 		return backends.LeaseLeasesResult{}, err
 	}
 	m := b.machine
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return backends.LeaseLeasesResult{Header: b.header(b.store.Committed()), IDs: m.leases.List()}, nil
+	for {
+		m.mu.Lock()
+		result := backends.LeaseLeasesResult{Header: b.header(b.store.Committed()), IDs: m.leases.List()}
+		m.mu.Unlock()
+		again, err := b.permitRead(ctx, &caller, func(s *auth.State, who *backends.Caller) error {
+			return m.permitLeases(s, who, result.IDs)
+		})
+		switch {
+		case again:
+		case err != nil:
+			return backends.LeaseLeasesResult{}, err
+		default:
+			return result, nil
+		}
+	}
 }
 
 const (

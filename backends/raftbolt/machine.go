@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/lease"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
@@ -20,10 +21,10 @@ var _ replica.StateMachine = (*machine)(nil)
 // others read is the store, which needs no lock, and what mu guards or an atomic
 // holds.
 //
-// Invariant: its replicated part, the store with leases, alarms and members, is a
-// function of the applied entries alone: Apply reads no random source, no map
-// order and no local size. The clock it reads goes into deadlines, which are the
-// leader's and not replicated.
+// Invariant: its replicated part, the store with leases, alarms, members, users and
+// roles, is a function of the applied entries alone: Apply reads no random source, no
+// map order and no local size. The clock it reads goes into deadlines of leases, which
+// are the leader's, and of tokens, which are each member's, and is not replicated.
 type machine struct {
 	store   *mvcc.Store
 	waiters *waiters
@@ -42,22 +43,27 @@ type machine struct {
 	// leaseKick has a token when a deadline may be earlier than before.
 	leaseKick chan struct{}
 
-	// alarms and members are replaced, never changed.
+	// alarms, members and auth are replaced, never changed. auth is replaced after the
+	// change of users and roles was committed, and before the next command is applied: who
+	// takes a View, and then auth, has nothing in the View that is newer than auth.
 	alarms  atomic.Pointer[alarmSet]
 	members atomic.Pointer[memberSet]
+	auth    atomic.Pointer[auth.State]
+	// tokens are this member's; apply assigns them, equally on every member.
+	tokens *auth.Tokens
 }
 
 // newMachine loads what the store holds beside keys.
-func newMachine(store *mvcc.Store, header backends.Header, w *waiters, env backends.Env) (*machine, error) {
+func newMachine(store *mvcc.Store, header backends.Header, w *waiters, tokens *auth.Tokens, env backends.Env) (*machine, error) {
 	m := &machine{
 		store: store, waiters: w, clock: env.Clock, logger: env.Logger, header: header,
-		leases: lease.New(), ended: make(chan struct{}), leaseKick: make(chan struct{}, 1),
+		leases: lease.New(), ended: make(chan struct{}), leaseKick: make(chan struct{}, 1), tokens: tokens,
 	}
 	var err error
 	if m.confState, err = decodeConfState(store.Applied().ConfState); err != nil {
 		return nil, fmt.Errorf("%w: membership in the store: %w", ErrDirectoryCorrupt, err)
 	}
-	return m, errors.Join(m.loadLeases(), m.loadAlarms(), m.loadMembers())
+	return m, errors.Join(m.loadLeases(), m.loadAlarms(), m.loadMembers(), m.loadAuth())
 }
 
 // loadLeases rebuilds the lease table from its bucket and the keys' leases.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
 	"github.com/etcdshim/shim/internal/failpoint"
@@ -33,6 +34,7 @@ type Backend struct {
 	store   *mvcc.Store
 	machine *machine
 	waiters *waiters
+	hasher  *auth.Hasher
 	node    *replica.Node
 	hub     *watchHub
 
@@ -73,7 +75,19 @@ func Open(ctx context.Context, config Config, env backends.Env) (_ *Backend, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b := &Backend{config: config, env: env, ready: make(chan struct{}), full: make(chan struct{}, 1)}
+	tokens, err := auth.NewTokens(config.AuthToken, config.AuthTokenTTL)
+	if err != nil {
+		return nil, fmt.Errorf("raftbolt: auth token %q: %w", config.AuthToken, err)
+	}
+	for _, note := range tokens.Notes {
+		env.Logger.Warn(note)
+	}
+	if c := config.BcryptCost; c < auth.MinCost || c > auth.MaxCost {
+		env.Logger.Warn("use default bcrypt cost instead of the invalid given cost", zap.Int("min-cost", auth.MinCost),
+			zap.Int("max-cost", auth.MaxCost), zap.Int("default-cost", auth.DefaultCost), zap.Int("given-cost", c))
+		config.BcryptCost = auth.DefaultCost
+	}
+	b := &Backend{config: config, env: env, ready: make(chan struct{}), full: make(chan struct{}, 1), hasher: auth.NewHasher(config.BcryptCost)}
 	b.running, b.stop = context.WithCancel(context.Background())
 	if b.dir, err = openDirectory(config.DataDir, config.WALDir, env.Logger); err != nil {
 		b.stop()
@@ -88,7 +102,7 @@ func Open(ctx context.Context, config Config, env backends.Env) (_ *Backend, err
 			b.dir.release()
 		}
 	}()
-	if err := b.openFiles(ctx); err != nil {
+	if err := b.openFiles(ctx, tokens); err != nil {
 		return nil, fmt.Errorf("raftbolt: %w", err)
 	}
 	b.start()
@@ -96,7 +110,7 @@ func Open(ctx context.Context, config Config, env backends.Env) (_ *Backend, err
 }
 
 // openFiles founds the member if need be, and opens store and log.
-func (b *Backend) openFiles(ctx context.Context) error {
+func (b *Backend) openFiles(ctx context.Context, tokens *auth.Tokens) error {
 	if b.dir.state == nil || !b.dir.state.Founded {
 		if err := b.found(ctx); err != nil {
 			return fmt.Errorf("found the member: %w", err)
@@ -117,7 +131,7 @@ func (b *Backend) openFiles(ctx context.Context) error {
 	}
 	b.waiters = newWaiters(header.MemberID, binary.BigEndian.Uint64(boot[:]))
 	var err error
-	if b.machine, err = newMachine(b.store, header, b.waiters, b.env); err != nil {
+	if b.machine, err = newMachine(b.store, header, b.waiters, tokens, b.env); err != nil {
 		return err
 	}
 	if _, ok := b.machine.members.Load().find(header.MemberID); !ok {
@@ -209,6 +223,8 @@ func (b *Backend) found(ctx context.Context) error {
 	t := b.store.Begin()
 	t.Set(mvcc.BucketMembers, self.key(), value)
 	t.Set(mvcc.BucketCluster, []byte("clusterVersion"), []byte(clusterVersion))
+	w := auth.Founding()
+	t.Set(mvcc.Bucket(w.Bucket), w.Key, w.Value)
 	if _, err := t.Commit(); err != nil {
 		return err
 	}
@@ -320,6 +336,7 @@ func (b *Backend) Watch(ctx context.Context, _ backends.Caller) (backends.WatchS
 	if err != nil {
 		return nil, err
 	}
+	s.permit = b.permitWatch
 	return s, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/lease"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
@@ -141,7 +142,7 @@ func (x *scheduleMember) open() {
 	x.mu.Unlock()
 	x.store, x.waiters = store, newWaiters(scheduleHeader.MemberID, uint64(x.files))
 	env := backends.Env{Logger: zap.NewNop(), Clock: backends.SystemClock{}}
-	if x.machine, err = newMachine(store, scheduleHeader, x.waiters, env); err != nil {
+	if x.machine, err = newMachine(store, scheduleHeader, x.waiters, &auth.Tokens{}, env); err != nil {
 		x.t.Fatalf("%s: %v", x.name, err)
 	}
 	x.hub = newWatchHub(storeHistory{x.store}, func(r int64) backends.Header { return backends.Header{Revision: r} },

@@ -12,9 +12,11 @@ type outcome struct {
 	// txn is the result of a Txn, and alarms of an Alarm.
 	txn    *backends.TxnResult
 	alarms []backends.Alarm
-	// revision is the store's after it, and term that of its entry.
+	// revision is the store's after it, term that of its entry, and index the entry's own,
+	// of an authentication alone.
 	revision int64
 	term     uint64
+	index    uint64
 	// applied: the command was applied, and nothing more will be heard of it.
 	applied bool
 }

@@ -15,6 +15,9 @@ var _ backends.WatchStream = (*watchStream)(nil)
 type watchStream struct {
 	hub   *watchHub
 	queue *watchQueue
+	// permit refuses what the caller of a watch may not read; nil refuses nothing. It is
+	// set before the stream is used.
+	permit func(context.Context, *backends.WatchRequest) error
 	// release ends the watching of the stream's context.
 	release func() bool
 	// watches by id; nil once the stream has ended.
@@ -94,11 +97,21 @@ func (s *watchStream) Add(ctx context.Context, req *backends.WatchRequest) error
 	if err := s.queue.awaitRoom(ctx); err != nil {
 		return err
 	}
+	var refusal error
+	if s.permit != nil {
+		if refusal = s.permit(ctx, req); refusal != nil && !isRefusal(refusal) {
+			return refusal
+		}
+	}
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if s.watches == nil {
 		return backends.ErrStopped
+	}
+	if refusal != nil {
+		s.queue.push(backends.WatchBatch{Kind: backends.WatchCanceled, IDs: []int64{req.ID}, Header: h.header(h.history.Committed()), Reason: refusal}, 0)
+		return nil
 	}
 	if s.watches[req.ID] != nil || req.ID == backends.AllWatches {
 		return fmt.Errorf("raftbolt: watch id %d is taken", req.ID)

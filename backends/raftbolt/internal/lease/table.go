@@ -158,6 +158,20 @@ func (t *Table) Keys(id int64) ([][]byte, error) {
 	return keys, nil
 }
 
+// EachKey calls f for the keys of a lease, in no order, until it returns false. A
+// lease that does not exist has none.
+func (t *Table) EachKey(id int64, f func(key string) bool) {
+	l, ok := t.leases[id]
+	if !ok {
+		return
+	}
+	for key := range l.keys {
+		if !f(key) {
+			return
+		}
+	}
+}
+
 // List returns all ids, those that expire first first, as etcd's LeaseLeases;
 // of equal ones the smaller id first. A member that does not lead knows no
 // deadlines: it orders by the TTL that a promotion would begin with.
