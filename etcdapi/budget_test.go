@@ -375,7 +375,7 @@ func dialDeaf(t *testing.T, s *Server) (conn *grpc.ClientConn, cut func()) {
 	t.Helper()
 	addr := address(t, s)
 	raw := make(chan net.Conn, 1)
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(plaintext{}),
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(handshaken{}),
 		grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", a)
 			if err == nil {

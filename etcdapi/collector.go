@@ -16,6 +16,8 @@ type collector struct {
 	backend backends.Backend
 	gauges  []statusGauge
 	info    []prometheus.Metric // constants, told with a value of 1
+
+	filesUsed, filesLimit *prometheus.Desc
 }
 
 // statusGauge is a number of the Status.
@@ -25,7 +27,11 @@ type statusGauge struct {
 }
 
 func newCollector(b backends.Backend, cfg *Config) *collector {
-	c := &collector{backend: b}
+	c := &collector{
+		backend:    b,
+		filesUsed:  prometheus.NewDesc("os_fd_used", "Files that the process has open.", nil, nil),
+		filesLimit: prometheus.NewDesc("os_fd_limit", "Files that the process may have open.", nil, nil),
+	}
 	gauge := func(name, help string, value func(*backends.Status) float64) {
 		c.gauges = append(c.gauges, statusGauge{prometheus.NewDesc(name, help, nil, nil), value})
 	}
@@ -69,6 +75,8 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, m := range c.info {
 		out <- m.Desc()
 	}
+	out <- c.filesUsed
+	out <- c.filesLimit
 }
 
 // Collect tells the present values. A backend that cannot tell its status fails
@@ -76,6 +84,10 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, m := range c.info {
 		out <- m
+	}
+	if used, limit, ok := openFiles(); ok {
+		out <- prometheus.MustNewConstMetric(c.filesUsed, prometheus.GaugeValue, float64(used))
+		out <- prometheus.MustNewConstMetric(c.filesLimit, prometheus.GaugeValue, float64(limit))
 	}
 	st, err := c.backend.Status(context.Background())
 	if err != nil {

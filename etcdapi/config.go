@@ -50,6 +50,20 @@ type Config struct {
 	// that require one end; etcd's is three election time-outs.
 	LeaderLossTimeout time.Duration
 
+	// DisableGRPCGateway leaves out the JSON gateway under /v3/.
+	DisableGRPCGateway bool
+	// CORS are the origins, as URLs, whose pages may read answers; none or "*" is any.
+	CORS []string
+	// HostWhitelist are the hosts that a plaintext HTTP request may name in its Host
+	// header; none or "*" is any.
+	HostWhitelist []string
+	// EnablePprof serves profiles under /debug/pprof. They show the process's memory,
+	// so nobody should have them who may not read everything.
+	EnablePprof bool
+	// ClientCertAuth takes the common name of a client's verified certificate for the
+	// name of its user, when authentication is on.
+	ClientCertAuth bool
+
 	// ResponseMemoryBytes is the budget of answers on their way to clients.
 	ResponseMemoryBytes int64
 

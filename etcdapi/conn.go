@@ -10,13 +10,15 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// conn is a client's connection after its protocol was found out: the bytes that
-// were looked at are read first. Its account of the response budget ends with it.
+// conn is a client's connection that goes to grpc, after its protocol was found out: the
+// bytes that were looked at are read first. Its account of the response budget
+// ends with it.
 type conn struct {
-	net.Conn
-	account *account
-	peeked  []byte
-	closed  sync.Once
+	net.Conn // plain, or TLS after its handshake
+	account  *account
+	peeked   []byte
+	secured  *credentials.TLSInfo // nil on a plain connection
+	closed   sync.Once
 }
 
 // Read reads what was looked at, then the connection.
@@ -36,58 +38,65 @@ func (c *conn) Close() error {
 	return err
 }
 
-// plaintext is grpc's way to attach something to a connection: it lets the
-// handlers of a connection find its account.
-type plaintext struct{}
+// RemoteAddr is the client's address, which is also how handlers find the account of
+// their connection: grpc tells them the address of a request, and of a TLS connection
+// its state, but no more.
+func (c *conn) RemoteAddr() net.Addr { return connAddr{c.Conn.RemoteAddr(), c.account} }
 
-// connInfo is what a handler knows of its connection.
-type connInfo struct {
-	credentials.CommonAuthInfo
+// connAddr is the address of a client with what its connection holds.
+type connAddr struct {
+	net.Addr
 	account *account
 }
-
-// AuthType names the security of the connection.
-func (connInfo) AuthType() string { return "insecure" }
-
-// ServerHandshake exchanges nothing.
-func (plaintext) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	info := connInfo{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}
-	if c, ok := raw.(*conn); ok {
-		info.account = c.account
-	}
-	return raw, info, nil
-}
-
-// ClientHandshake exchanges nothing.
-func (plaintext) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	return raw, connInfo{}, nil
-}
-
-// Info names the protocol.
-func (plaintext) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "insecure"}
-}
-
-// Clone returns an equal value.
-func (plaintext) Clone() credentials.TransportCredentials { return plaintext{} }
-
-// OverrideServerName does nothing: there is no name to check.
-func (plaintext) OverrideServerName(string) error { return nil }
 
 // claim is a new claim on the budget for the request of ctx.
 func (s *Server) claim(ctx context.Context) claim {
 	if p, ok := peer.FromContext(ctx); ok {
-		if info, ok := p.AuthInfo.(connInfo); ok && info.account != nil {
-			return claim{account: info.account}
+		if a, ok := p.Addr.(connAddr); ok {
+			return claim{account: a.account}
 		}
 	}
 	return claim{account: s.budget.account()}
 }
 
+// handshaken tells grpc of the TLS of a connection, whose handshake is over when grpc
+// gets it: the peer of a request has credentials.TLSInfo as its AuthInfo then.
+type handshaken struct{}
+
+// plainInfo is the AuthInfo of a connection without TLS.
+type plainInfo struct{ credentials.CommonAuthInfo }
+
+// AuthType names the security of the connection.
+func (plainInfo) AuthType() string { return "insecure" }
+
+// ServerHandshake exchanges nothing.
+func (handshaken) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if c, ok := raw.(*conn); ok && c.secured != nil {
+		return raw, *c.secured, nil
+	}
+	return raw, plainInfo{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}}, nil
+}
+
+// ClientHandshake exchanges nothing.
+func (handshaken) ClientHandshake(_ context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return raw, plainInfo{}, nil
+}
+
+// Info names the protocol.
+func (handshaken) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "insecure"}
+}
+
+// Clone returns an equal value.
+func (handshaken) Clone() credentials.TransportCredentials { return handshaken{} }
+
+// OverrideServerName does nothing: there is no name to check.
+func (handshaken) OverrideServerName(string) error { return nil }
+
 const (
-	// prefaceTimeout is how long a connection may take for its first bytes, an
-	// HTTP/1 request's header or an HTTP/2 handshake: one that costs the client
-	// nothing must not cost the server for long.
+	// prefaceTimeout is how long a connection may take for its first bytes or its TLS
+	// handshake, then for an HTTP/1 request's header or an HTTP/2 handshake: one that
+	// costs the client nothing must not cost the server for long (CVE-2026-73500).
 	prefaceTimeout = 10 * time.Second
 	// httpIdleTimeout is how long an HTTP/1 connection may wait for its next
 	// request: longer than the interval of common probes and scrapers.
@@ -100,10 +109,7 @@ const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // sniff reads until the protocol is known. Plaintext HTTP/2 is gRPC, as on
 // etcd's client port: a server cannot look further without answering first.
-func sniff(raw net.Conn, patience time.Duration) (peeked []byte, http2 bool, err error) {
-	if err := raw.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		return nil, false, err
-	}
+func sniff(raw net.Conn) (peeked []byte, http2 bool, err error) {
 	peeked = make([]byte, 0, len(http2Preface))
 	for len(peeked) < len(http2Preface) && string(peeked) == http2Preface[:len(peeked)] {
 		n, err := raw.Read(peeked[len(peeked):cap(peeked)])
@@ -112,7 +118,7 @@ func sniff(raw net.Conn, patience time.Duration) (peeked []byte, http2 bool, err
 			return nil, false, err
 		}
 	}
-	return peeked, string(peeked) == http2Preface, raw.SetReadDeadline(time.Time{})
+	return peeked, string(peeked) == http2Preface, nil
 }
 
 // queue is a listener that is fed by another.

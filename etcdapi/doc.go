@@ -5,8 +5,9 @@
 //
 // # Nouns
 //
-//   - A [Server] answers clients on any number of listeners; each carries gRPC
-//     and HTTP/1 together.
+//   - A [Server] answers clients on any number of listeners; each is an [Endpoint],
+//     plain, with TLS, or both, that carries gRPC and HTTP together or one of them.
+//   - The gateway answers JSON over HTTP by calling the server's own gRPC services.
 //   - A reply is an answer in its wire form. Records of ranges and events of
 //     watches are never decoded on the way: the bytes that the backend gave
 //     become pieces of the reply, which grpc frees once they are written.
@@ -25,6 +26,6 @@
 // # Goroutines
 //
 // Server owns one goroutine per listener and one per connection until its
-// protocol is known, grpc's and net/http's own, and one that watches for the loss
-// of the leader. A watch stream has a receiver and a sender. All end with Shutdown.
+// protocol is known, grpc's and net/http's own, one that accepts the gateway's
+// connection, and one that watches for the loss of the leader. A watch stream has a receiver and a sender. All end with Shutdown.
 package etcdapi

@@ -20,6 +20,10 @@ var (
 	ErrServerClosed = errors.New("etcdapi: server closed")
 )
 
+// errMessageTooLarge: what a client of the gateway sends as one message is beyond what
+// any request needs.
+var errMessageTooLarge = errors.New("message is too large")
+
 // The texts of two cancelled watches are those of etcd's storage layer, without
 // the prefix of its other errors (storage/mvcc, ErrWatcherDuplicateID and
 // ErrEmptyWatcherRange).

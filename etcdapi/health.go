@@ -45,8 +45,7 @@ func (s *Server) handleHealth(mux *http.ServeMux) {
 	mux.HandleFunc("/health", s.serveHealth)
 	for kind, checks := range map[string][]healthCheck{"livez": livezChecks(), "readyz": readyzChecks()} {
 		mux.HandleFunc("/"+kind, func(w http.ResponseWriter, r *http.Request) {
-			excluded := r.URL.Query()["exclude"]
-			s.serveChecks(w, r, kind, without(checks, excluded))
+			s.serveChecks(w, r, kind, s.without(checks, r.URL.Query()["exclude"]))
 		})
 		for _, c := range checks {
 			mux.HandleFunc("/"+kind+"/"+c.name, func(w http.ResponseWriter, r *http.Request) {
@@ -56,12 +55,20 @@ func (s *Server) handleHealth(mux *http.ServeMux) {
 	}
 }
 
-func without(checks []healthCheck, excluded []string) []healthCheck {
+// without leaves out what is excluded. Names that no check has are no fault: they may
+// be another version's.
+func (s *Server) without(checks []healthCheck, excluded []string) []healthCheck {
 	var left []healthCheck
+	unknown := slices.DeleteFunc(slices.Clone(excluded), func(name string) bool { return name == "" })
 	for _, c := range checks {
-		if !slices.Contains(excluded, c.name) {
-			left = append(left, c)
+		if slices.Contains(excluded, c.name) {
+			unknown = slices.DeleteFunc(unknown, func(name string) bool { return name == c.name })
+			continue
 		}
+		left = append(left, c)
+	}
+	if len(unknown) > 0 {
+		s.log.Warn("some health checks cannot be excluded", zap.Strings("missing-health-checks", unknown))
 	}
 	return left
 }
@@ -139,7 +146,8 @@ func (s *Server) serveChecks(w http.ResponseWriter, r *http.Request, kind string
 		s.metrics.healthChecks.WithLabelValues(kind, c.name, outcome).Inc()
 	}
 	if failed {
-		s.log.Error("Health check error", zap.String("path", r.URL.Path), zap.String("reason", report.String()))
+		s.log.Error("Health check error", zap.String("path", r.URL.Path), zap.String("reason", report.String()),
+			zap.Int("status-code", http.StatusServiceUnavailable))
 		http.Error(w, report.String(), http.StatusServiceUnavailable)
 		return
 	}
@@ -159,9 +167,13 @@ func (s *Server) reason(err error) string { return status.Convert(s.wireError(er
 func (s *Server) read(ctx context.Context, serializable bool) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
+	caller, err := s.healthCaller(ctx)
+	if err != nil {
+		return err
+	}
 	cur, err := s.backend.Range(ctx, &backends.RangeRequest{
 		RangeOptions: backends.RangeOptions{KeyRange: backends.KeyRange{Key: []byte(healthKey)}, Limit: 1, KeysOnly: true},
-		Serializable: serializable,
+		Serializable: serializable, Caller: caller,
 	})
 	if err != nil {
 		return notOfAuth(err)
@@ -174,13 +186,22 @@ func (s *Server) read(ctx context.Context, serializable bool) error {
 	return nil
 }
 
-// notOfAuth is err, unless it says that nobody may not read the key: it could have been
-// read then. etcd reads it as root (etcdhttp/health.go, checkAPI).
+// notOfAuth is err, unless it says that the key may not be read: it could have been
+// read then. So says a server behind this one, which does not know of healthCaller.
 func notOfAuth(err error) error {
 	if isOfAuth(err) {
 		return nil
 	}
 	return err
+}
+
+// healthCaller is root, as for etcd's checks, whoever asks: nothing of what is read is
+// told. Its name stands where a certificate's would, since it has no token.
+func (s *Server) healthCaller(ctx context.Context) (backends.Caller, error) {
+	if s.auth == nil {
+		return backends.Caller{}, nil
+	}
+	return s.auth.Identify(ctx, backends.Caller{CertName: "root"})
 }
 
 func (s *Server) checkSerializable(ctx context.Context) error { return s.read(ctx, true) }

@@ -2,7 +2,9 @@ package etcdapi
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
@@ -11,21 +13,45 @@ import (
 // clusterVersion is the version that the members of a cluster agree to speak.
 const clusterVersion = "3.7.0"
 
-// HTTPHandler is what the client port serves to HTTP clients: /version beside
-// all of MetricsHandler. Any origin is allowed, which is etcd's default of --cors.
-func (s *Server) HTTPHandler() http.Handler {
+// HTTPHandler is what the client port serves to HTTP clients: the gateway, /version
+// and what is for debugging, beside all of MetricsHandler; under the rules of access.
+func (s *Server) HTTPHandler() http.Handler { return s.clientHandler(false) }
+
+// clientHandler is HTTPHandler, with gRPC beside it where it may come through net/http.
+func (s *Server) clientHandler(withGRPC bool) http.Handler {
 	mux := s.metricsMux()
 	mux.HandleFunc("/version", s.serveVersion)
+	s.handleDebug(mux)
+	if s.gateway != nil {
+		mux.Handle(gatewayPrefix, s.gateway)
+	}
+	if withGRPC {
+		return s.withAccess(s.withGRPC(mux))
+	}
+	return s.withAccess(mux)
+}
+
+// withGRPC answers gRPC and leaves the rest to h.
+func (s *Server) withGRPC(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
-		h.Set("Access-Control-Allow-Origin", "*")
-		h.Set("Access-Control-Allow-Headers", "accept, content-type, authorization")
-		if r.Method == http.MethodOptions {
+		if r.ProtoMajor == 2 && strings.Contains(r.Header.Get("Content-Type"), "application/grpc") {
+			s.viaHTTP.ServeHTTP(w, r)
 			return
 		}
-		mux.ServeHTTP(w, r)
+		h.ServeHTTP(w, r)
 	})
+}
+
+// newHTTPServer is what serves h on listeners.
+func (s *Server) newHTTPServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: s.cfg.prefaceTimeout,
+		IdleTimeout:       httpIdleTimeout,
+		// net/http takes what is above for its default of 250.
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, math.MaxInt32))},
+		ErrorLog: zap.NewStdLog(zap.NewNop()), // clients' faults are not ours to log
+	}
 }
 
 // MetricsHandler is what a port for metrics alone serves: /metrics, /health,
@@ -34,7 +60,7 @@ func (s *Server) MetricsHandler() http.Handler { return s.metricsMux() }
 
 func (s *Server) metricsMux() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{Registry: s.cfg.Metrics}))
+	mux.Handle("/metrics", promhttp.InstrumentMetricHandler(s.cfg.Metrics, promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{})))
 	s.handleHealth(mux)
 	return mux
 }

@@ -22,6 +22,7 @@ type metrics struct {
 	healthOK, healthFailed   prometheus.Counter
 	healthCheck              *prometheus.GaugeVec
 	healthChecks             *prometheus.CounterVec
+	events                   prometheus.Counter
 
 	versions     sync.Map // client API version and type → prometheus.Counter
 	versionCount atomic.Int32
@@ -50,10 +51,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Namespace: "etcd", Subsystem: "server", Name: "healthcheck", Help: "Result of each kind of health check.",
 		}, []string{"type", "name"}),
 		healthChecks: vec("etcd", "server", "healthchecks_total", "Health checks of each kind.", "type", "name", "status"),
+		events:       prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_debugging_mvcc_events_total", Help: "Events sent to watchers."}),
 	}
 	for _, c := range []prometheus.Collector{
 		m.sentBytes, m.receivedBytes, m.streamFailures, m.clientRequests, m.started, m.handled, m.msgReceived,
-		m.msgSent, m.healthOK, m.healthFailed, m.healthCheck, m.healthChecks,
+		m.msgSent, m.healthOK, m.healthFailed, m.healthCheck, m.healthChecks, m.events,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err

@@ -2,11 +2,9 @@ package etcdapi
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -21,7 +19,7 @@ import (
 )
 
 // Server answers etcd's API from a backend. Make one with New, give it listeners
-// with Serve, end it with Shutdown. The backend is the caller's to close,
+// with Serve, ServeTLS or ServeOn, end it with Shutdown. The backend is the caller's to close,
 // afterwards.
 type Server struct {
 	cfg       Config
@@ -46,8 +44,15 @@ type Server struct {
 	access     map[string]demand // what each method demands of its caller
 	wireErrors []struct{ is, wire error }
 	grpc       *grpc.Server
-	http       *http.Server
+	// viaHTTP answers gRPC that came through net/http: of TLS clients that could not be
+	// told from HTTP's by what they offered (see secure). It has no connections of its own.
+	viaHTTP    *grpc.Server
 	health     *health.Server
+	gateway    *gateway // nil when it is off
+	httpAccess httpAccess
+	// http, httpOnly and httpMetrics answer the listeners of TrafficAll, TrafficHTTP
+	// and TrafficMetrics.
+	http, httpOnly, httpMetrics *http.Server
 
 	background sync.WaitGroup // goroutines that stop ends
 	stop       context.CancelFunc
@@ -78,6 +83,7 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:        cfg,
 		log:        cfg.Logger,
+		httpAccess: newHTTPAccess(&cfg),
 		metrics:    m,
 		budget:     newBudget(cfg.ResponseMemoryBytes, cfg.Clock),
 		streams:    newStreams(),
@@ -99,16 +105,20 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	s.auth, _ = backend.(backends.Auth)
 
 	s.stopped, s.stop = context.WithCancel(context.Background())
-	s.grpc = grpc.NewServer(s.options()...)
+	s.grpc = grpc.NewServer(append(s.options(), grpc.NumStreamWorkers(streamWorkers))...)
+	s.viaHTTP = grpc.NewServer(s.options()...)
 	for _, d := range s.services() {
 		s.grpc.RegisterService(&d, nil) // its handlers know the server
+		s.viaHTTP.RegisterService(&d, nil)
 	}
-	s.http = &http.Server{
-		Handler:           s.HTTPHandler(),
-		ReadHeaderTimeout: cfg.prefaceTimeout,
-		IdleTimeout:       httpIdleTimeout,
-		ErrorLog:          zap.NewStdLog(zap.NewNop()), // clients' faults are not ours to log
+	if !cfg.DisableGRPCGateway {
+		if s.gateway, err = newGateway(s); err != nil {
+			return nil, err
+		}
 	}
+	s.http = s.newHTTPServer(s.clientHandler(true))
+	s.httpOnly = s.newHTTPServer(s.clientHandler(false))
+	s.httpMetrics = s.newHTTPServer(s.MetricsHandler())
 	s.health.SetServingStatus("", grpc_health_v1.HealthCheckResponse_SERVING)
 	s.background.Go(s.watchLeader)
 	return s, nil
@@ -117,14 +127,13 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 func (s *Server) options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{s.metrics}),
-		grpc.Creds(plaintext{}),
+		grpc.Creds(handshaken{}),
 		grpc.ConnectionTimeout(s.cfg.prefaceTimeout),
 		grpc.MaxRecvMsgSize(s.cfg.MaxRequestBytes + overheadBytes),
 		grpc.MaxSendMsgSize(1<<31 - 1),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
 		grpc.StaticStreamWindowSize(streamWindowBytes),
 		grpc.StaticConnWindowSize(connWindowBytes),
-		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepaliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepaliveInterval, Timeout: s.cfg.KeepaliveTimeout}),
 	}
@@ -146,83 +155,6 @@ const (
 	streamWorkers = 128
 )
 
-// Serve accepts connections until Shutdown, when it returns ErrServerClosed, or
-// until l fails. It takes l over. It may be called for several listeners.
-func (s *Server) Serve(l net.Listener) error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return errors.Join(ErrServerClosed, l.Close())
-	}
-	s.listeners[l] = struct{}{}
-	s.mu.Unlock()
-
-	forGRPC, forHTTP := newQueue(l.Addr()), newQueue(l.Addr())
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = s.grpc.Serve(forGRPC) })
-	serving.Go(func() { _ = s.http.Serve(forHTTP) })
-	err := s.accept(l, forGRPC, forHTTP)
-	_, _ = forGRPC.Close(), forHTTP.Close()
-	serving.Wait()
-	return err
-}
-
-// accept sorts connections by protocol, each in a goroutine of its own, so that
-// a silent client holds up nobody.
-func (s *Server) accept(l net.Listener, forGRPC, forHTTP *queue) error {
-	var sniffing sync.WaitGroup
-	defer sniffing.Wait()
-	for delay := time.Duration(0); ; {
-		raw, err := l.Accept()
-		if err != nil {
-			if s.stopped.Err() != nil {
-				return ErrServerClosed
-			}
-			// Too many open files, or a connection that was gone at once: others may do.
-			if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() || isTemporary(err) {
-				delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-				s.log.Warn("cannot accept a connection", zap.Error(err), zap.Duration("retry in", delay))
-				select {
-				case <-time.After(delay):
-					continue
-				case <-s.stopped.Done():
-					return ErrServerClosed
-				}
-			}
-			return err
-		}
-		delay = 0
-		sniffing.Go(func() {
-			unwatch := context.AfterFunc(s.stopped, func() { _ = raw.SetReadDeadline(time.Unix(1, 0)) })
-			peeked, http2, err := sniff(raw, s.cfg.prefaceTimeout)
-			if !unwatch() || err != nil {
-				_ = raw.Close() // silent, gone, or too late
-				return
-			}
-			c := &conn{Conn: raw, account: s.budget.account(), peeked: peeked}
-			c.account.hangUp = func() {
-				s.log.Warn("closing a connection: its client does not read the answers that it asked for, and others wait for the memory",
-					zap.Stringer("remote-addr", raw.RemoteAddr()), zap.Duration("stalled for at least", stallTimeout))
-				_ = c.Close() // nothing can be told to it
-			}
-			if http2 {
-				forGRPC.put(c)
-				return
-			}
-			forHTTP.put(c)
-		})
-	}
-}
-
-// isTemporary tells whether accepting may succeed later.
-func isTemporary(err error) bool {
-	e, ok := errors.AsType[interface {
-		error
-		Temporary() bool
-	}](err)
-	return ok && e.Temporary()
-}
-
 // Shutdown stops accepting, ends streams, lets unary requests finish until ctx
 // ends, and closes what is left then. It returns ctx's error in that case.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -239,8 +171,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
-		s.grpc.GracefulStop()
-		_ = s.http.Shutdown(ctx) // its error is ctx's
+		var draining sync.WaitGroup
+		draining.Go(s.grpc.GracefulStop)
+		for _, h := range s.httpServers() {
+			draining.Go(func() { _ = h.Shutdown(ctx) }) // its error is ctx's
+		}
+		draining.Wait()
 	}()
 	var err error
 	select {
@@ -248,11 +184,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 		s.grpc.Stop()
-		_ = s.http.Close() // nothing can be done about connections that do not close
+		for _, h := range s.httpServers() {
+			_ = h.Close() // nothing can be done about connections that do not close
+		}
 		<-drained
+	}
+	s.viaHTTP.Stop() // its requests are net/http's, which ended
+	if s.gateway != nil {
+		s.gateway.close()
 	}
 	s.background.Wait()
 	return err
+}
+
+func (s *Server) httpServers() []*http.Server {
+	return []*http.Server{s.http, s.httpOnly, s.httpMetrics}
 }
 
 // Ready is closed once linearizable requests can be served; at once for a backend

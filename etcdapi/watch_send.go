@@ -98,6 +98,7 @@ func (w *watchStream) sendEvents(b *backends.WatchBatch) error {
 		if err != nil {
 			return err
 		}
+		w.server.metrics.events.Add(float64(len(b.Events)))
 		w.mu.Lock()
 		watcher.due = false
 		w.mu.Unlock()
