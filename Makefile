@@ -100,6 +100,10 @@ fuzz: ## Fuzz each of the 12 targets for FUZZTIME=300s, an hour of all; SHARD=i/
 flush-schedules: ## Run SEEDS=1000 random sequences, from SEED=0 on, on members that flush, compact and restart at different times, against a naive model.
 	go test -count=1 -timeout 12h -run '^TestFlushSchedules$$' -v ./backends/raftbolt -seed $(or $(SEED),0) -sequences $(or $(SEEDS),1000)
 
+.PHONY: docs
+docs: ## Write the generated pages of docs: the table of the API.
+	go test -count=1 -run '^TestAPIPage$$' ./etcdapi -update
+
 sim: ## Run the consensus simulator alone; SEED=n replays one seed with its transcript.
 	go test -count=1 -timeout 60m -run 'TestSimulation|TestPlanted' -v ./backends/raftbolt/internal/replica $(if $(SEED),-seed $(SEED))
 

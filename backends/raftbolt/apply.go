@@ -1,6 +1,7 @@
 package raftbolt
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -37,7 +38,9 @@ func (m *machine) applyCommand(e replica.Entry, b []byte) error {
 		return err
 	}
 	w := m.waiters.take(c.id)
+	began := m.clock.Now()
 	out, err := m.applyKind(e, c, w != nil)
+	m.metrics.appliedCommand(c, cmp.Or(err, out.err), m.clock.Now().Sub(began))
 	if err != nil {
 		out.discard()
 		out = outcome{err: backends.ErrOutcomeUnknown}
@@ -127,6 +130,7 @@ func (m *machine) applyGrant(c *command) (outcome, error) {
 	t.Set(mvcc.BucketLease, lease.Key(record.ID), record.Value())
 	revision, err := t.Commit()
 	m.kickLeases()
+	m.metrics.leaseGranted(c.ttlSeconds)
 	return outcome{revision: revision}, err
 }
 
@@ -156,6 +160,7 @@ func (m *machine) applyRevoke(e replica.Entry, c *command) (outcome, error) {
 		return outcome{}, err // it was there above, and nobody else removes one
 	}
 	m.leaseEnded()
+	m.metrics.leaseEnded(len(keys), c.term != 0)
 	return outcome{revision: revision}, nil
 }
 

@@ -183,6 +183,7 @@ func (m *machine) applyTxn(e replica.Entry, t *backends.TxnOp, answer bool) (out
 		return outcome{}, err
 	}
 	m.attach(run.attachments)
+	m.metrics.ran(run.tally)
 	if !answer {
 		return outcome{}, nil
 	}
@@ -235,6 +236,7 @@ type txnRun struct {
 	answer      bool
 	header      backends.Header
 	attachments []attachment
+	tally       tally
 }
 
 func (r *txnRun) txn(t *backends.TxnOp, p *path, out *backends.TxnOpResult, only *oneResult) error {
@@ -259,6 +261,7 @@ func (r *txnRun) txn(t *backends.TxnOp, p *path, out *backends.TxnOpResult, only
 func (r *txnRun) op(o *backends.Op, p *path, out *backends.OpResult, only *oneResult) error {
 	switch {
 	case o.Range != nil:
+		r.tally.ranges++
 		out.Revision = r.tx.Revision()
 		if !r.answer {
 			return nil
@@ -308,6 +311,7 @@ func (r *txnRun) read(o backends.RangeOptions) (backends.Cursor, error) {
 
 func (r *txnRun) put(o *backends.PutOp, out *backends.PutResult) error {
 	value, to := o.Value, o.Lease
+	r.tally.put(o)
 	if o.IgnoreValue || o.IgnoreLease {
 		old := r.tx.Get(o.Key)
 		if !old.Exists {
@@ -337,6 +341,7 @@ func (r *txnRun) put(o *backends.PutOp, out *backends.PutResult) error {
 }
 
 func (r *txnRun) delete(o *backends.DeleteOp, out *backends.DeleteResult) (err error) {
+	r.tally.delete(o)
 	if r.answer && o.PrevKV {
 		if out.PrevKVs, err = r.read(backends.RangeOptions{KeyRange: o.KeyRange}); err != nil {
 			return err

@@ -28,7 +28,9 @@ func (b *Backend) Range(ctx context.Context, req *backends.RangeRequest) (backen
 		return nil, err
 	}
 	defer view.Close()
+	began := b.env.Clock.Now()
 	cursor, err := view.Range(req.RangeOptions)
+	b.metrics.read(err, b.env.Clock.Now().Sub(began))
 	if err != nil {
 		return nil, err
 	}
@@ -216,8 +218,11 @@ func (b *Backend) readIndex(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, context.DeadlineExceeded):
+		b.metrics.slowReads.Inc()
+		b.metrics.failedReads.Inc()
 		return backends.ErrTimeout
 	}
+	b.metrics.failedReads.Inc()
 	return replicaError(err)
 }
 
@@ -229,9 +234,15 @@ func (b *Backend) propose(ctx context.Context, c *command) (outcome, error) {
 	}
 	w, err := b.send(c)
 	if err != nil {
+		b.metrics.failedProposals.Inc()
 		return outcome{}, err
 	}
+	b.metrics.pending.Inc()
 	out, err := b.await(ctx, w)
+	b.metrics.pending.Dec()
+	if err != nil && !out.applied {
+		b.metrics.failedProposals.Inc()
+	}
 	if c.grows() && !out.applied && errors.Is(err, backends.ErrNoSpace) {
 		// Not by an alarm, but for want of room in the log.
 		if alarmErr := b.raiseNoSpace(ctx); alarmErr != nil {

@@ -82,6 +82,7 @@ func (b *Backend) LeaseKeepAlive(ctx context.Context, caller backends.Caller, id
 		m.mu.Unlock()
 		switch {
 		case err == nil:
+			b.metrics.renewed.Inc()
 			return backends.LeaseKeepAliveResult{Header: b.header(b.store.Committed()), TTLSeconds: ttl}, nil
 		case errors.Is(err, lease.ErrCheckpointed):
 			_, err = b.propose(ctx, &command{kind: kindCheckpoint, term: term, checkpoints: []lease.Checkpoint{{ID: id}}})
@@ -189,9 +190,14 @@ const (
 // runLeases follows the leadership: it promotes and demotes the lease table,
 // and, while leading, proposes what is due.
 func (b *Backend) runLeases() {
-	var term uint64 // of the promotion; 0: not leading
+	var leader uint64 // as it was last seen
+	var term uint64   // of the promotion; 0: not leading
 	for b.running.Err() == nil {
 		changed := b.node.Changed()
+		if s := b.node.Status(); s.Leader != 0 && s.Leader != leader {
+			leader = s.Leader
+			b.metrics.leaderChanges.Inc()
+		}
 		term = b.followLeadership(term)
 		wait := idleCheck
 		if term != 0 {

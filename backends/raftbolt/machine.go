@@ -30,6 +30,7 @@ type machine struct {
 	waiters *waiters
 	clock   backends.Clock
 	logger  *zap.Logger
+	metrics *metrics // nil: nobody counts
 	decoder decoder
 	// header has the ids of every header.
 	header backends.Header

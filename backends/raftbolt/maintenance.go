@@ -2,6 +2,7 @@ package raftbolt
 
 import (
 	"context"
+	"io"
 
 	"github.com/etcdshim/shim/backends"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
@@ -43,10 +44,12 @@ func (b *Backend) HashKV(ctx context.Context, _ backends.Caller, revision int64)
 	if err := b.awaitReady(ctx); err != nil {
 		return backends.HashKVResult{}, err
 	}
+	began := b.env.Clock.Now()
 	h, err := b.store.HashKV(ctx, revision)
 	if err != nil {
 		return backends.HashKVResult{}, err
 	}
+	b.metrics.hashKV.Observe(b.env.Clock.Now().Sub(began).Seconds())
 	return backends.HashKVResult{
 		Header: b.header(h.CurrentRevision), Hash: h.Hash, CompactRevision: h.CompactRevision, HashRevision: h.Revision,
 	}, nil
@@ -57,13 +60,27 @@ func (b *Backend) Snapshot(ctx context.Context, _ backends.Caller) (*backends.Sn
 	if err := b.awaitReady(ctx); err != nil {
 		return nil, err
 	}
+	began := b.env.Clock.Now()
 	s, err := b.store.Snapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
+	timed := timedSnapshot{s, func() { b.metrics.snapshot.Observe(b.env.Clock.Now().Sub(began).Seconds()) }}
 	return &backends.Snapshot{
-		Header: b.header(b.store.Committed()), ReadCloser: s, SizeBytes: s.SizeBytes, StorageVersion: mvcc.StorageVersion,
+		Header: b.header(b.store.Committed()), ReadCloser: timed, SizeBytes: s.SizeBytes, StorageVersion: mvcc.StorageVersion,
 	}, nil
+}
+
+// timedSnapshot tells when it is closed.
+type timedSnapshot struct {
+	io.ReadCloser
+	closed func()
+}
+
+// Close closes the snapshot.
+func (s timedSnapshot) Close() error {
+	s.closed()
+	return s.ReadCloser.Close()
 }
 
 // Defragment implements backends.Defragmenter.
@@ -71,8 +88,13 @@ func (b *Backend) Defragment(ctx context.Context, _ backends.Caller) (backends.H
 	if err := b.awaitReady(ctx); err != nil {
 		return backends.Header{}, err
 	}
-	if err := b.store.Defragment(ctx); err != nil {
+	began := b.env.Clock.Now()
+	b.metrics.defragInflight.Inc()
+	err := b.store.Defragment(ctx)
+	b.metrics.defragInflight.Dec()
+	if err != nil {
 		return backends.Header{}, err
 	}
+	b.metrics.defrag.Observe(b.env.Clock.Now().Sub(began).Seconds())
 	return b.header(b.store.Committed()), nil
 }

@@ -37,6 +37,7 @@ type Backend struct {
 	hasher  *auth.Hasher
 	node    *replica.Node
 	hub     *watchHub
+	metrics *metrics
 
 	// ready is closed once requests can be served.
 	ready chan struct{}
@@ -88,6 +89,9 @@ func Open(ctx context.Context, config Config, env backends.Env) (_ *Backend, err
 		config.BcryptCost = auth.DefaultCost
 	}
 	b := &Backend{config: config, env: env, ready: make(chan struct{}), full: make(chan struct{}, 1), hasher: auth.NewHasher(config.BcryptCost)}
+	if b.metrics, err = newMetrics(env.Metrics); err != nil {
+		return nil, fmt.Errorf("raftbolt: %w", err)
+	}
 	b.running, b.stop = context.WithCancel(context.Background())
 	if b.dir, err = openDirectory(config.DataDir, config.WALDir, env.Logger); err != nil {
 		b.stop()
@@ -134,6 +138,7 @@ func (b *Backend) openFiles(ctx context.Context, tokens *auth.Tokens) error {
 	if b.machine, err = newMachine(b.store, header, b.waiters, tokens, b.env); err != nil {
 		return err
 	}
+	b.machine.metrics = b.metrics
 	if _, ok := b.machine.members.Load().find(header.MemberID); !ok {
 		return fmt.Errorf("%w: the store has no member %s, which %s names", ErrDirectoryCorrupt, formatID(header.MemberID), stateName)
 	}
@@ -150,7 +155,7 @@ func (b *Backend) replicaConfig() replica.Config {
 		ClusterID: uint64(b.dir.state.ClusterID), MemberID: uint64(b.dir.state.MemberID), Founding: uint64(b.dir.state.FoundingID), Dir: b.dir.wal,
 		TickInterval: b.config.HeartbeatInterval, ElectionTicks: b.config.electionTicks(),
 		Logger: b.env.Logger, NoSync: b.config.UnsafeNoFsync, CatchupEntries: b.config.SnapshotCatchupEntries,
-		SegmentBytes: b.config.segmentBytes,
+		SegmentBytes: b.config.segmentBytes, LogTimer: b.metrics.timer(b.env.Clock),
 	}
 	if b.machine != nil {
 		c.StateMachine = b.machine
@@ -176,7 +181,10 @@ func (b *Backend) openStore(existing bool) (err error) {
 			default:
 			}
 		},
-		OnFatal: b.fail,
+		OnFatal:        b.fail,
+		OnCommit:       b.metrics.committed,
+		OnCompactBatch: b.metrics.compactedBatch,
+		OnCompacted:    func(took time.Duration) { b.metrics.compacted(took, b.env.Clock.Now()) },
 	})
 	return err
 }
@@ -243,6 +251,7 @@ func (b *Backend) found(ctx context.Context) error {
 // start starts the goroutines of an open member.
 func (b *Backend) start() {
 	b.hub = newWatchHub(storeHistory{b.store}, b.header, func(err error) { b.fail(fmt.Errorf("read history for watches: %w", err)) })
+	b.metrics.registration.register(b.present()...)
 	keep, err := b.config.retention()
 	if err != nil {
 		b.env.Logger.Error("auto compaction is off", zap.Error(err)) // validate read it before

@@ -84,6 +84,15 @@ func newWatchHub(history watchHistory, header func(revision int64) backends.Head
 	return h
 }
 
+// hubCounts are numbers of a hub.
+type hubCounts struct{ streams, watches, lagging int }
+
+func (h *watchHub) counts() hubCounts {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return hubCounts{streams: len(h.streams), watches: h.synced.len + len(h.lagging), lagging: len(h.lagging)}
+}
+
 // stop ends all streams with ErrStopped, and the hub's goroutines.
 func (h *watchHub) stop() {
 	h.cancel()

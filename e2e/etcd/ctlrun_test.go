@@ -83,6 +83,8 @@ type side struct {
 	// dir is where its commands run.
 	dir   string
 	lease string
+	// token is the last that a request for one gave.
+	token string
 }
 
 // newSides starts etcd and shim, fresh, with one name and one peer URL, from

@@ -144,9 +144,11 @@ func (s *Store) compactTo(target int64) error {
 			return 1
 		})
 		for batch := range slices.Chunk(doomed, s.cfg.CompactBatch) {
+			began := s.cfg.Clock.Now()
 			if err := s.remove(batch); err != nil {
 				return err
 			}
+			s.cfg.OnCompactBatch(len(batch), s.cfg.Clock.Now().Sub(began))
 			failpoint.Hit(failpoint.CompactRemoved)
 			if err := s.pause(s.cfg.CompactPause); err != nil {
 				return err
@@ -166,8 +168,9 @@ func (s *Store) compactTo(target int64) error {
 	s.compact.finished = target
 	s.compact.mu.Unlock()
 	s.compact.done.notify()
-	s.log.Info("finished compaction", zap.Int64("compact-revision", target), zap.Int("removed", removed),
-		zap.Duration("took", s.cfg.Clock.Now().Sub(start)))
+	took := s.cfg.Clock.Now().Sub(start)
+	s.cfg.OnCompacted(took)
+	s.log.Info("finished compaction", zap.Int64("compact-revision", target), zap.Int("removed", removed), zap.Duration("took", took))
 	return nil
 }
 

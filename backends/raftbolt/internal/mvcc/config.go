@@ -36,6 +36,13 @@ type Config struct {
 	OnNoSpace func()
 	OnFatal   func(error)
 
+	// OnCommit is told what each commit of the file took, OnCompactBatch what each
+	// transaction of a compaction removed and took, OnCompacted what a whole one
+	// took. They count; the same holds for them.
+	OnCommit       func(CommitTimes)
+	OnCompactBatch func(removed int, took time.Duration)
+	OnCompacted    func(took time.Duration)
+
 	// FlushBytes and FlushInterval: the layer is flushed when it holds as many
 	// bytes (default 16 MiB), or when its oldest write is as old (default 100 ms).
 	FlushBytes    int64
@@ -88,6 +95,15 @@ func (c Config) withDefaults() Config {
 	if c.OnFatal == nil {
 		c.OnFatal = func(error) {}
 	}
+	if c.OnCommit == nil {
+		c.OnCommit = func(CommitTimes) {}
+	}
+	if c.OnCompactBatch == nil {
+		c.OnCompactBatch = func(int, time.Duration) {}
+	}
+	if c.OnCompacted == nil {
+		c.OnCompacted = func(time.Duration) {}
+	}
 	if c.FlushBytes == 0 {
 		c.FlushBytes = defaultFlushBytes
 	}
@@ -135,6 +151,12 @@ func (c Config) validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// CommitTimes is how long a commit of the file took, and its three longest steps:
+// pages merged, pages split, and pages written with their syncs.
+type CommitTimes struct {
+	Total, Rebalance, Spill, Write time.Duration
 }
 
 // Applied is a position in the raft log and what belongs to it.

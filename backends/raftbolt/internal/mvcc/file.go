@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -54,15 +55,24 @@ func (s *Store) read(f func(tx *bolt.Tx) error) error {
 // it. The caller holds writeFile.
 func (s *Store) write(f func(tx *bolt.Tx) error) error {
 	return s.withFile(func(db *bolt.DB) error {
+		var committing *bolt.Tx
+		var start time.Time
 		err := db.Update(func(tx *bolt.Tx) error {
 			if err := f(tx); err != nil {
 				return err
 			}
-			return s.seal(tx)
+			err := s.seal(tx)
+			committing, start = tx, s.cfg.Clock.Now()
+			return err
 		})
 		if err != nil {
 			return err
 		}
+		steps := committing.Stats()
+		s.cfg.OnCommit(CommitTimes{
+			Total:     s.cfg.Clock.Now().Sub(start),
+			Rebalance: steps.GetRebalanceTime(), Spill: steps.GetSpillTime(), Write: steps.GetWriteTime(),
+		})
 		return s.measure(db)
 	})
 }

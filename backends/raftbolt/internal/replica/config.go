@@ -51,6 +51,9 @@ type Config struct {
 	// CatchupEntries is how many entries below the durable index the log keeps for slow members, at most 64 MiB of them; default 5000.
 	CatchupEntries uint64
 
+	// LogTimer is told what the log's writes and syncs take; nil is nobody.
+	LogTimer *wal.Timer
+
 	// FS and the sizes of the log are for tests; zero means wal's defaults.
 	FS           wal.FS
 	SegmentBytes int64
@@ -102,7 +105,7 @@ func (c Config) validate() error {
 func (c Config) walOptions() wal.Options {
 	return wal.Options{
 		Dir: c.Dir, Owner: wal.Owner{Cluster: c.ClusterID, Member: c.MemberID, Founding: c.Founding}, FS: c.FS, Random: c.Random,
-		SegmentBytes: c.SegmentBytes, CacheBytes: c.CacheBytes, NoSync: c.NoSync, SkipRepair: c.skipRepair,
+		SegmentBytes: c.SegmentBytes, CacheBytes: c.CacheBytes, NoSync: c.NoSync, SkipRepair: c.skipRepair, Timer: c.LogTimer,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -43,13 +44,26 @@ type Options struct {
 	CacheBytes   int64     // default DefaultCacheBytes
 	NoSync       bool      // leave out every sync: a power loss then loses acknowledged entries
 
+	// Timer is told what writes and syncs of batches take; nil is nobody.
+	Timer *Timer
+
 	// SkipRepair leaves a torn batch where it is and goes on behind it. It is a planted fault that the simulator must find; never set it.
 	SkipRepair bool
+}
+
+// Timer times what the disk does. Its functions must not block or call the log.
+type Timer struct {
+	Now    func() time.Time
+	Wrote  func(bytes int, took time.Duration)
+	Synced func(took time.Duration)
 }
 
 func (o Options) withDefaults() Options {
 	if o.FS == nil {
 		o.FS = OS{}
+	}
+	if o.Timer == nil {
+		o.Timer = &Timer{Now: func() time.Time { return time.Time{} }, Wrote: func(int, time.Duration) {}, Synced: func(time.Duration) {}}
 	}
 	if o.Random == nil {
 		o.Random = rand.Reader
@@ -223,9 +237,11 @@ func (l *Log) Write(b *Batch) error {
 		_, _ = l.active.file.WriteAt(buf[:len(buf)/2], l.pos)
 		failpoint.Die(failpoint.LogBatchTorn)
 	}
+	began := l.opt.Timer.Now()
 	if _, err := l.active.file.WriteAt(buf, l.pos); err != nil {
 		return l.fail(err)
 	}
+	l.opt.Timer.Wrote(len(buf), l.opt.Timer.Now().Sub(began))
 	failpoint.Hit(failpoint.LogBatchWritten)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -308,9 +324,11 @@ func (l *Log) Sync() error {
 		return nil
 	}
 	failpoint.Hit(failpoint.LogSync)
+	began := l.opt.Timer.Now()
 	if err := l.opt.sync(l.active.file); err != nil {
 		return l.fail(err)
 	}
+	l.opt.Timer.Synced(l.opt.Timer.Now().Sub(began))
 	failpoint.Hit(failpoint.LogSynced)
 	l.dirty = false
 	l.mu.Lock()
