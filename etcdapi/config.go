@@ -64,6 +64,9 @@ type Config struct {
 	// name of its user, when authentication is on.
 	ClientCertAuth bool
 
+	// ExtensiveMetrics adds a histogram of the time of each RPC: --metrics=extensive.
+	ExtensiveMetrics bool
+
 	// ResponseMemoryBytes is the budget of answers on their way to clients.
 	ResponseMemoryBytes int64
 

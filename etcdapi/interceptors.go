@@ -70,7 +70,9 @@ func unary[T any, M message[T]](s *Server, service, name string, h func(*Server,
 				m.sent.Inc()
 				m.done(codes.OK)
 			}
-			if took := time.Since(start); took > s.cfg.WarningUnaryRequestDuration {
+			took := time.Since(start)
+			m.took(took)
+			if took > s.cfg.WarningUnaryRequestDuration {
 				s.logSlow(ctx, full, start, took, in, out)
 			}
 			return out, err
@@ -92,6 +94,7 @@ func streaming(s *Server, service, name string, fromClient bool, h func(*Server,
 		ServerStreams: true,
 		ClientStreams: fromClient,
 		Handler: func(_ any, stream grpc.ServerStream) error {
+			start := time.Now()
 			m.started.Inc()
 			err := func() (err error) {
 				defer s.recover(full, &err)
@@ -107,6 +110,7 @@ func streaming(s *Server, service, name string, fromClient bool, h func(*Server,
 			}()
 			err = s.wireError(err)
 			m.done(status.Code(err))
+			m.took(time.Since(start))
 			return err
 		},
 	}

@@ -3,6 +3,7 @@ package etcdapi
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -23,12 +24,14 @@ type metrics struct {
 	healthCheck              *prometheus.GaugeVec
 	healthChecks             *prometheus.CounterVec
 	events                   prometheus.Counter
+	handling                 *prometheus.HistogramVec // nil unless metrics are extensive
 
 	versions     sync.Map // client API version and type → prometheus.Counter
 	versionCount atomic.Int32
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+// newMetrics makes and registers them. Extensive metrics have the time of each call, too.
+func newMetrics(reg prometheus.Registerer, extensive bool) (*metrics, error) {
 	counter := func(subsystem, name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "etcd", Subsystem: subsystem, Name: name, Help: help})
 	}
@@ -53,10 +56,17 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		healthChecks: vec("etcd", "server", "healthchecks_total", "Health checks of each kind.", "type", "name", "status"),
 		events:       prometheus.NewCounter(prometheus.CounterOpts{Name: "etcd_debugging_mvcc_events_total", Help: "Events sent to watchers."}),
 	}
-	for _, c := range []prometheus.Collector{
+	collectors := []prometheus.Collector{
 		m.sentBytes, m.receivedBytes, m.streamFailures, m.clientRequests, m.started, m.handled, m.msgReceived,
 		m.msgSent, m.healthOK, m.healthFailed, m.healthCheck, m.healthChecks, m.events,
-	} {
+	}
+	if extensive {
+		m.handling = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "grpc", Subsystem: "server", Name: "handling_seconds", Help: "Time of RPCs.", Buckets: prometheus.DefBuckets,
+		}, method)
+		collectors = append(collectors, m.handling)
+	}
+	for _, c := range collectors {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -68,10 +78,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 type rpcMetrics struct {
 	started, ok, received, sent prometheus.Counter
 	failed                      func(codes.Code) prometheus.Counter
+	handling                    prometheus.Observer // nil unless metrics are extensive
 }
 
 func (m *metrics) rpc(kind, service, method string) *rpcMetrics {
-	return &rpcMetrics{
+	r := &rpcMetrics{
 		started:  m.started.WithLabelValues(kind, service, method),
 		ok:       m.handled.WithLabelValues(kind, service, method, codes.OK.String()),
 		received: m.msgReceived.WithLabelValues(kind, service, method),
@@ -79,6 +90,17 @@ func (m *metrics) rpc(kind, service, method string) *rpcMetrics {
 		failed: func(code codes.Code) prometheus.Counter {
 			return m.handled.WithLabelValues(kind, service, method, code.String())
 		},
+	}
+	if m.handling != nil {
+		r.handling = m.handling.WithLabelValues(kind, service, method)
+	}
+	return r
+}
+
+// took counts how long a call took.
+func (r *rpcMetrics) took(d time.Duration) {
+	if r.handling != nil {
+		r.handling.Observe(d.Seconds())
 	}
 }
 

@@ -73,7 +73,7 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	m, err := newMetrics(cfg.Metrics)
+	m, err := newMetrics(cfg.Metrics, cfg.ExtensiveMetrics)
 	if err != nil {
 		return nil, err
 	}
