@@ -60,9 +60,6 @@ type Config struct {
 	// EnablePprof serves profiles under /debug/pprof. They show the process's memory,
 	// so nobody should have them who may not read everything.
 	EnablePprof bool
-	// ClientCertAuth takes the common name of a client's verified certificate for the
-	// name of its user, when authentication is on.
-	ClientCertAuth bool
 
 	// ExtensiveMetrics adds a histogram of the time of each RPC: --metrics=extensive.
 	ExtensiveMetrics bool

@@ -110,9 +110,10 @@ func (s *Server) namesUnusedUser(r *http.Request) bool {
 	named := slices.ContainsFunc(r.TLS.VerifiedChains, func(chain []*x509.Certificate) bool {
 		return len(chain) > 0 && chain[0].Subject.CommonName != ""
 	})
-	if !named || s.auth == nil {
+	if !named || !s.authEnabled() {
 		return false
 	}
+	// A pass-through says that it is on without knowing.
 	st, err := s.auth.AuthStatus(r.Context(), backends.Caller{})
 	return err == nil && st.Enabled
 }

@@ -101,8 +101,8 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	s.hasher, _ = backend.(backends.Hasher)
 	s.snapshotter, _ = backend.(backends.Snapshotter)
 	s.defragmenter, _ = backend.(backends.Defragmenter)
-	s.readiness, _ = backend.(backends.Readiness)
 	s.auth, _ = backend.(backends.Auth)
+	s.readiness, _ = backend.(backends.Readiness)
 
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.grpc = grpc.NewServer(append(s.options(), grpc.NumStreamWorkers(streamWorkers))...)
