@@ -14,6 +14,13 @@ import (
 
 // Range implements backends.Backend.
 func (b *Backend) Range(ctx context.Context, req *backends.RangeRequest) (backends.Cursor, error) {
+	began := b.env.Clock.Now()
+	cursor, err := b.openRange(ctx, req)
+	b.metrics.answered("Range", err, b.env.Clock.Now().Sub(began))
+	return cursor, err
+}
+
+func (b *Backend) openRange(ctx context.Context, req *backends.RangeRequest) (backends.Cursor, error) {
 	wait := b.readIndex
 	if req.Serializable {
 		wait = b.awaitReady
@@ -44,7 +51,10 @@ func (b *Backend) Txn(ctx context.Context, req *backends.TxnRequest) (*backends.
 		return nil, err
 	}
 	if reads {
-		return b.readTxn(ctx, &req.Caller, &req.TxnOp)
+		began := b.env.Clock.Now()
+		result, err := b.readTxn(ctx, &req.Caller, &req.TxnOp)
+		b.metrics.answered("ReadonlyTxn", err, b.env.Clock.Now().Sub(began))
+		return result, err
 	}
 	if err := b.checkQuota(ctx, txnCost(&req.TxnOp)); err != nil {
 		return nil, err
@@ -232,6 +242,7 @@ func (b *Backend) propose(ctx context.Context, c *command) (outcome, error) {
 	if err := b.awaitReady(ctx); err != nil {
 		return outcome{}, err
 	}
+	began := b.env.Clock.Now()
 	w, err := b.send(c)
 	if err != nil {
 		b.metrics.failedProposals.Inc()
@@ -240,6 +251,7 @@ func (b *Backend) propose(ctx context.Context, c *command) (outcome, error) {
 	b.metrics.pending.Inc()
 	out, err := b.await(ctx, w)
 	b.metrics.pending.Dec()
+	b.metrics.answered(c.op(), err, b.env.Clock.Now().Sub(began))
 	if err != nil && !out.applied {
 		b.metrics.failedProposals.Inc()
 	}

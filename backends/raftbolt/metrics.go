@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/wal"
 )
@@ -35,6 +36,8 @@ type metrics struct {
 	ranged, rangeFailed              prometheus.Observer
 	applied                          *prometheus.HistogramVec
 	appliedPut                       prometheus.Observer // of applied, the commonest
+	requests                         *prometheus.HistogramVec
+	requestPut, requestRange         prometheus.Observer // of requests, the commonest
 	slowApplies                      prometheus.Counter
 	pending                          prometheus.Gauge
 	failedProposals, leaderChanges   prometheus.Counter
@@ -99,6 +102,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	ranged := r.histograms("etcd_server_range_duration_seconds", "Time of opening a range.", prometheus.ExponentialBuckets(0.0001, 2, 20), "success")
 	m.ranged, m.rangeFailed = ranged.WithLabelValues("true"), ranged.WithLabelValues("false")
 	m.applied = r.histograms("etcd_server_apply_duration_seconds", "Time of applying a command.", prometheus.ExponentialBuckets(0.0001, 2, 20), "version", "op", "success")
+	m.requests = r.histograms("etcd_server_request_duration_seconds", "Time of answering a request.", fromMillisecond(), "type", "success")
+	m.requestPut, m.requestRange = m.requests.WithLabelValues("Put", "true"), m.requests.WithLabelValues("Range", "true")
 	m.appliedPut = m.applied.WithLabelValues("v3", "Put", "true")
 	return m, r.err
 }
@@ -243,8 +248,19 @@ func (c *command) op() string {
 		return "Alarm"
 	case kindAttributes:
 		return "ClusterMemberAttrSet"
+	case kindAuthenticate:
+		return "Authenticate"
+	case kindAuthChange:
+		return authOps[c.change.Kind]
 	}
 	return "unknown"
+}
+
+// authOps are etcd's words for changes of users and roles.
+var authOps = map[auth.ChangeKind]string{
+	auth.Enable: "AuthEnable", auth.Disable: "AuthDisable", auth.UserAdd: "AuthUserAdd", auth.UserDelete: "AuthUserDelete",
+	auth.UserPassword: "AuthUserChangePassword", auth.UserGrant: "AuthUserGrantRole", auth.UserRevoke: "AuthUserRevokeRole",
+	auth.RoleAdd: "AuthRoleAdd", auth.RoleDelete: "AuthRoleDelete", auth.RoleGrant: "AuthRoleGrantPermission", auth.RoleRevoke: "AuthRoleRevokePermission",
 }
 
 // tally is what the operations of a transaction came to. As in etcd a previous record
@@ -283,6 +299,18 @@ func (m *metrics) ran(t tally) {
 	}
 }
 
+// answered counts a request of a kind in etcd's words.
+func (m *metrics) answered(kind string, err error, took time.Duration) {
+	switch {
+	case err == nil && kind == "Range":
+		m.requestRange.Observe(took.Seconds())
+	case err == nil && kind == "Put":
+		m.requestPut.Observe(took.Seconds())
+	default:
+		m.requests.WithLabelValues(kind, strconv.FormatBool(err == nil)).Observe(took.Seconds())
+	}
+}
+
 // read counts a range that took so long.
 func (m *metrics) read(err error, took time.Duration) {
 	m.ranges.Inc()
@@ -309,6 +337,8 @@ func (b *Backend) present() []prometheus.Collector {
 		gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watches.", func() float64 { return float64(b.hub.counts().streams) }),
 		gauge("etcd_debugging_mvcc_watcher_total", "Watches.", func() float64 { return float64(b.hub.counts().watches) }),
 		gauge("etcd_debugging_mvcc_slow_watcher_total", "Watches that read history.", func() float64 { return float64(b.hub.counts().lagging) }),
+		gauge("etcd_debugging_auth_revision", "Revision of users, roles and permissions.", func() float64 { return float64(b.machine.auth.Load().Revision()) }),
+		gauge("etcd_mvcc_db_open_read_transactions", "Read transactions that are open on the store's file.", func() float64 { return float64(b.store.OpenReads()) }),
 		gauge("shim_store_layer_bytes", "Bytes of applied writes that are not in the store's file yet.", func() float64 { return float64(b.store.LayerBytes()) }),
 		gauge("shim_watch_queued_bytes", "Bytes of events that wait for watchers.", func() float64 { return float64(b.hub.queued.Load()) }),
 		alarmCollector{b, prometheus.NewDesc("etcd_debugging_server_alarms", "Raised alarms.", []string{"server_id", "alarm_type"}, nil)},

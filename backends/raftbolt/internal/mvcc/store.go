@@ -111,6 +111,15 @@ func (s *Store) Size() int64 { return s.sizes.size.Load() }
 // SizeInUse is what of Size holds data.
 func (s *Store) SizeInUse() int64 { return s.sizes.inUse.Load() }
 
+// OpenReads is how many read transactions are open on the file; 0 after Close.
+func (s *Store) OpenReads() (n int) {
+	_ = s.withFile(func(db *bolt.DB) error { // its error says that the store ended
+		n = db.Stats().OpenTxN
+		return nil
+	})
+	return n
+}
+
 // LayerBytes is the memory of writes that are not flushed.
 func (s *Store) LayerBytes() int64 { return s.sizes.layer.Load() }
 
