@@ -45,7 +45,11 @@ func apiServices() []protoreflect.FullName {
 // TestAPIPage ensures that the table of the API is what the descriptors and HTTP rules of
 // etcd say, with the state that each call of each backend has when it is asked.
 func TestAPIPage(t *testing.T) {
-	native, err := raftbolt.Open(t.Context(), raftbolt.Config{DataDir: t.TempDir(), Name: "default"}, backends.Env{
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	native, err := raftbolt.Open(t.Context(), raftbolt.Config{DataDir: dir, Name: "default"}, backends.Env{
 		Logger: zap.NewNop(), Metrics: prometheus.NewRegistry(), Clock: backends.SystemClock{}, Fatal: func(err error) { t.Error(err) },
 	})
 	if err != nil {
