@@ -57,7 +57,7 @@ func TestCredentials(t *testing.T) {
 		{"CVE-2018-16886", required, certified(ctx, "server", true), []string{"grpcgateway-accept", "*/*"}, backends.Caller{}},
 		{"gateway with a token", required, certified(ctx, "server", true),
 			[]string{"grpcgateway-accept", "*/*", "authorization", "t"}, backends.Caller{Token: "t"}},
-		{"plain text", required, peer.NewContext(ctx, &peer.Peer{AuthInfo: connInfo{}}), nil, backends.Caller{}},
+		{"plain text", required, peer.NewContext(ctx, &peer.Peer{AuthInfo: plainInfo{}}), nil, backends.Caller{}},
 	} {
 		in := metadata.NewIncomingContext(tc.ctx, metadata.Pairs(tc.metadata...))
 		if got := tc.server.credentials(in); got != tc.want {
