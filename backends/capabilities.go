@@ -58,6 +58,8 @@ type LeaseLeasesResult struct {
 }
 
 // AlarmKind is a kind of alarm. The numbers are those of etcdserverpb.AlarmType.
+// As in etcd, one without a name here can be raised and cleared like the others, and
+// refuses nothing.
 type AlarmKind int32
 
 // The kinds of alarm.
@@ -88,7 +90,9 @@ const (
 type AlarmRequest struct {
 	Caller Caller
 	Action AlarmAction
-	// MemberID is the member meant; with AlarmGet and AlarmNone all are listed.
+	// MemberID is the member meant, whether there is such a member or not; AlarmGet
+	// lists those of every member. AlarmNone is every kind to AlarmGet, and none to the
+	// others, which then change nothing.
 	MemberID uint64
 	Kind     AlarmKind
 }
@@ -116,9 +120,20 @@ type HashKVResult struct {
 	HashRevision    int64
 }
 
+// HashResult is a hash of the whole store.
+type HashResult struct {
+	Header Header
+	// Hash is the CRC-32C of every bucket, entry by entry, but for the place in the
+	// log and the storage version. It tells whether a file was changed; other
+	// members' need not be equal, since compactions are done at different times.
+	Hash uint32
+}
+
 // Hasher hashes the key space: equal histories give equal hashes on every
 // member of a cluster.
 type Hasher interface {
+	// Hash hashes everything that is in the store.
+	Hash(ctx context.Context, caller Caller) (HashResult, error)
 	// HashKV hashes up to revision; zero means the current one. ErrCompacted,
 	// ErrFutureRevision.
 	HashKV(ctx context.Context, caller Caller, revision int64) (HashKVResult, error)
@@ -144,29 +159,6 @@ type Snapshotter interface {
 // Defragmenter gives unused space of the store's file back.
 type Defragmenter interface {
 	Defragment(ctx context.Context, caller Caller) (Header, error)
-}
-
-// Member is a member of a cluster.
-type Member struct {
-	ID         uint64
-	Name       string
-	PeerURLs   []string
-	ClientURLs []string
-	Learner    bool
-}
-
-// MemberListResult lists members, by ascending id.
-type MemberListResult struct {
-	Header  Header
-	Members []Member
-}
-
-// Members knows the members of the cluster. Where it is absent etcdapi lists
-// this server alone.
-type Members interface {
-	// MemberList lists the members; linearizable reflects every acknowledged
-	// change.
-	MemberList(ctx context.Context, caller Caller, linearizable bool) (MemberListResult, error)
 }
 
 // Readiness is of a backend that opens before it can serve.

@@ -45,6 +45,41 @@ var (
 	ErrStopped = errors.New("server stopped")
 )
 
+// Errors of changing the members of a cluster, its leader or its version. Nothing
+// was changed, but for ErrLeaderTransferTimeout.
+var (
+	// ErrMemberNotFound: there is no such member, or not any more.
+	ErrMemberNotFound = errors.New("member not found")
+	// ErrMemberExists: there is a member with this id.
+	ErrMemberExists = errors.New("member ID already exists")
+	// ErrPeerURLExists: another member has one of the peer URLs.
+	ErrPeerURLExists = errors.New("peer URLs already exist")
+	// ErrMemberBadURLs: a peer URL cannot be used.
+	ErrMemberBadURLs = errors.New("given member URLs are invalid")
+	// ErrMemberNotLearner: only a learner can be promoted.
+	ErrMemberNotLearner = errors.New("can only promote a learner member")
+	// ErrLearnerNotReady: the learner's log is too far behind.
+	ErrLearnerNotReady = errors.New("can only promote a learner member which is in sync with leader")
+	// ErrTooManyLearners: there are as many learners as are allowed.
+	ErrTooManyLearners = errors.New("too many learner members in cluster")
+	// ErrNotEnoughStarted: of the voters after the change, those that were ever
+	// started would be no quorum.
+	ErrNotEnoughStarted = errors.New("re-configuration failed due to not enough started members")
+	// ErrUnhealthy: of the voters after the change, those that are connected would be
+	// no quorum.
+	ErrUnhealthy = errors.New("unhealthy cluster")
+	// ErrBadLeaderTransferee: only a voter can lead.
+	ErrBadLeaderTransferee = errors.New("bad leader transferee")
+	// ErrLeaderTransferTimeout: the new leader did not take over; it may still do so.
+	ErrLeaderTransferTimeout = errors.New("request timed out, leader transfer took too long")
+	// ErrInvalidDowngradeTarget: only the minor version before can be gone back to.
+	ErrInvalidDowngradeTarget = errors.New("invalid downgrade target version")
+	// ErrDowngradeInProcess: one downgrade at a time.
+	ErrDowngradeInProcess = errors.New("cluster has a downgrade job in progress")
+	// ErrClusterVersionUnavailable: the members have not yet agreed on a version.
+	ErrClusterVersionUnavailable = errors.New("cluster version not found during downgrade")
+)
+
 // Errors of authentication and of its management.
 var (
 	// ErrUserEmpty: the user's name is empty, or the caller did not authenticate.

@@ -187,7 +187,7 @@ type Status struct {
 	// CompactRevision is the revision of the last compaction, 0 before the first.
 	CompactRevision int64
 	// SizeBytes is what the store occupies, SizeInUseBytes what of it holds
-	// data, QuotaBytes the bound on the former (0: none).
+	// data, QuotaBytes the bound on the former (0 or below: none).
 	SizeBytes      int64
 	SizeInUseBytes int64
 	QuotaBytes     int64
@@ -199,6 +199,10 @@ type Status struct {
 	Alarms       []Alarm
 	// StorageVersion is the data format's version, such as "3.7.0"; may be empty.
 	StorageVersion string
+	// ClusterVersion is the version that the members agreed to speak, such as "3.7.0";
+	// empty while they have not, or where there is no such notion.
+	ClusterVersion string
+	Downgrade      DowngradeInfo
 	// Errors are conditions that an operator should see, in words.
 	Errors []string
 }

@@ -26,9 +26,7 @@ func methodDescriptor(rpc string) protoreflect.MethodDescriptor {
 func notBuilt() []string {
 	return []string{
 		"Auth.*",
-		"Cluster.MemberAdd", "Cluster.MemberRemove", "Cluster.MemberUpdate", "Cluster.MemberPromote",
 		"Election.*", "Lock.*",
-		"Maintenance.Downgrade", "Maintenance.Hash", "Maintenance.MoveLeader",
 		"HTTP/JSON gateway", "TLS",
 	}
 }

@@ -19,12 +19,15 @@ const (
 	Hasher       Capability = "Hasher"
 	Snapshotter  Capability = "Snapshotter"
 	Defragmenter Capability = "Defragmenter"
+	LeaderMover  Capability = "LeaderMover"
+	Downgrader   Capability = "Downgrader"
 )
 
 // AllCapabilities is what a full server, such as etcd, has.
 func AllCapabilities() map[Capability]bool {
 	return map[Capability]bool{
 		Leases: true, Members: true, Alarms: true, Hasher: true, Snapshotter: true, Defragmenter: true,
+		LeaderMover: true, Downgrader: true,
 	}
 }
 

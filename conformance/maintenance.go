@@ -5,38 +5,31 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"regexp"
-	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/status"
 )
 
-// maintenanceCases are the cases of Status, Alarm, HashKV, Snapshot, Defragment and the health service.
+// maintenanceCases are the cases of Status, Hash, HashKV, MoveLeader, Snapshot, Defragment and the health service.
 func maintenanceCases() []Case {
 	return []Case{
 		{Name: "maintenance/status", RPC: "Maintenance.Status", Run: maintStatus},
 		{Name: "maintenance/status-store", RPC: "Maintenance.Status", Needs: Snapshotter, Absent: snapshotAbsent, Run: maintStatusStore},
 		{Name: "maintenance/status-revision", RPC: "Maintenance.Status", Run: maintStatusRevision},
-		{Name: "maintenance/alarm-list", RPC: "Maintenance.Alarm", Run: maintAlarmList},
-		{Name: "maintenance/alarm-nospace", RPC: "Maintenance.Alarm", Needs: Alarms, Absent: alarmAbsent,
-			Covers: []string{"AlarmRequest.action"}, Run: maintAlarm},
-		{Name: "maintenance/alarm-kind", RPC: "Maintenance.Alarm", Needs: Alarms, Absent: alarmAbsent,
-			Covers: []string{"AlarmRequest.alarm"}, Run: maintAlarmKind},
-		{Name: "maintenance/alarm-member", RPC: "Maintenance.Alarm", Needs: Alarms, Absent: alarmAbsent,
-			Covers: []string{"AlarmRequest.memberID"}, Run: maintAlarmMember},
 		{Name: "maintenance/hashkv", RPC: "Maintenance.HashKV", Needs: Hasher, Covers: []string{"HashKVRequest.revision"}, Run: maintHash},
 		{Name: "maintenance/hashkv-after-compaction", RPC: "Maintenance.HashKV", Needs: Hasher, Run: maintHashCompacted},
+		{Name: "maintenance/hash", RPC: "Maintenance.Hash", Needs: Hasher, Run: maintFileHash},
+		{Name: "maintenance/move-leader-to-the-leader", RPC: "Maintenance.MoveLeader", Needs: LeaderMover, Run: maintMoveLeader},
+		{Name: "badinput/row-33-move-leader", RPC: "Maintenance.MoveLeader", Needs: LeaderMover,
+			Covers: []string{"MoveLeaderRequest.targetID"}, Run: maintMoveLeaderBad},
 		{Name: "maintenance/snapshot", RPC: "Maintenance.Snapshot", Needs: Snapshotter, Run: maintSnapshot},
 		{Name: "maintenance/defragment", RPC: "Maintenance.Defragment", Needs: Defragmenter, Run: maintDefragment},
 		{Name: "maintenance/health-check", RPC: "Health.Check", Covers: []string{"HealthCheckRequest.service"}, Run: maintHealth},
 		{Name: "maintenance/health-watch", RPC: "Health.Watch", Covers: []string{"Watch.service"}, Run: maintHealthWatch},
 		{Name: "badinput/row-32-hashkv-revision", RPC: "Maintenance.HashKV", Needs: Hasher, Run: maintHashRevisions},
-		{Name: "badinput/row-54-quota-exceeded", RPC: "Maintenance.Alarm", Needs: Alarms, Absent: alarmAbsent, Condition: SmallQuota, Run: maintQuota},
 	}
 }
 
@@ -93,81 +86,6 @@ func maintStatusRevision(c *C) {
 	equal(c, "header revision", after.Header.Revision, before.Header.Revision+10)
 }
 
-// alarm sends an alarm request that must succeed and returns the alarms as "member:ALARM ...".
-func (c *C) alarm(action pb.AlarmRequest_AlarmAction, member uint64, alarm pb.AlarmType) string {
-	c.Helper()
-	r, err := c.Maintenance.Alarm(c.Ctx, &pb.AlarmRequest{Action: action, MemberID: member, Alarm: alarm})
-	c.must(err, "alarm %s", action)
-	c.header("alarm", r.Header)
-	var all []string
-	for _, a := range r.Alarms {
-		all = append(all, fmt.Sprintf("%x:%s", a.MemberID, a.Alarm))
-	}
-	return strings.Join(all, " ")
-}
-
-// alarmAbsent: without alarms none is ever set, and setting one is unimplemented.
-func alarmAbsent(c *C) {
-	equal(c, "alarms", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NONE), "")
-	_, err := c.Maintenance.Alarm(c.Ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE})
-	if status.Code(err) != codes.Unimplemented {
-		c.Errorf("activate without the capability: got %v, want Unimplemented", err)
-	}
-}
-
-func maintAlarmList(c *C) {
-	equal(c, "alarms", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NONE), "")
-}
-
-func maintAlarm(c *C) {
-	id := c.put("a", "1").Header.MemberId
-	defer c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_NOSPACE)
-	want := fmt.Sprintf("%x:NOSPACE", id)
-	equal(c, "answer of activate", c.alarm(pb.AlarmRequest_ACTIVATE, id, pb.AlarmType_NOSPACE), want)
-	equal(c, "alarms", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NONE), want)
-	// protobuf's text form varies its white space from build to build
-	equal(c, "errors of status", strings.Join(strings.Fields(strings.Join(c.status().Errors, "; ")), " "),
-		fmt.Sprintf("memberID:%d alarm:NOSPACE", id))
-	_, err := c.KV.Put(c.Ctx, &pb.PutRequest{Key: c.key("b")})
-	c.wantError(err, codes.ResourceExhausted, msgNoSpace)
-	_, err = c.KV.Txn(c.Ctx, &pb.TxnRequest{Success: []*pb.RequestOp{opTxn(&pb.TxnRequest{Success: []*pb.RequestOp{opPut(c.key("b"), "")}})}})
-	c.wantError(err, codes.ResourceExhausted, msgNoSpace)
-	if c.Endpoint.Capabilities[Leases] {
-		_, err = c.Lease.LeaseGrant(c.Ctx, &pb.LeaseGrantRequest{TTL: 60})
-		c.wantError(err, codes.ResourceExhausted, msgNoSpace)
-	}
-	equal(c, "count", c.get("a").Count, 1)
-	equal(c, "succeeded", c.txn(&pb.TxnRequest{Success: []*pb.RequestOp{opGet(c.key("a"))}}).Succeeded, true)
-	equal(c, "deleted", c.del("a").Deleted, 1)
-	c.compact(c.revision(), false)
-	equal(c, "answer of deactivate", c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_NOSPACE), want)
-	equal(c, "alarms", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NONE), "")
-	equal(c, "errors of status", len(c.status().Errors), 0)
-	c.put("b", "1")
-}
-
-func maintAlarmKind(c *C) {
-	id := c.put("a", "1").Header.MemberId
-	defer c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_NOSPACE)
-	c.alarm(pb.AlarmRequest_ACTIVATE, id, pb.AlarmType_NOSPACE)
-	equal(c, "alarms of kind CORRUPT", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_CORRUPT), "")
-	equal(c, "alarms of kind NOSPACE", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NOSPACE), fmt.Sprintf("%x:NOSPACE", id))
-	equal(c, "deactivate another kind", c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_CORRUPT), "")
-	equal(c, "alarms", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NONE), fmt.Sprintf("%x:NOSPACE", id))
-}
-
-func maintAlarmMember(c *C) {
-	id := c.put("a", "1").Header.MemberId
-	other := id ^ 0x5555
-	defer c.alarm(pb.AlarmRequest_DEACTIVATE, other, pb.AlarmType_NOSPACE)
-	want := fmt.Sprintf("%x:NOSPACE", other)
-	equal(c, "answer of activate", c.alarm(pb.AlarmRequest_ACTIVATE, other, pb.AlarmType_NOSPACE), want)
-	equal(c, "deactivate another member's", c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_NOSPACE), "")
-	equal(c, "alarms", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NONE), want)
-	equal(c, "deactivate that member's", c.alarm(pb.AlarmRequest_DEACTIVATE, other, pb.AlarmType_NOSPACE), want)
-	equal(c, "alarms", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NONE), "")
-}
-
 func (c *C) hash(revision int64) *pb.HashKVResponse {
 	c.Helper()
 	r, err := c.Maintenance.HashKV(c.Ctx, &pb.HashKVRequest{Revision: revision})
@@ -212,6 +130,50 @@ func maintHashRevisions(c *C) {
 	c.compact(r2, true)
 	_, err = c.Maintenance.HashKV(c.Ctx, &pb.HashKVRequest{Revision: r1})
 	c.wantError(err, codes.OutOfRange, msgCompacted)
+}
+
+// maintFileHash: the hash of the file changes with the file, and with nothing else.
+func maintFileHash(c *C) {
+	hash := func() uint32 {
+		r, err := c.Maintenance.Hash(c.Ctx, &pb.HashRequest{})
+		c.must(err, "hash")
+		c.header("hash", r.Header)
+		return r.Hash
+	}
+	c.put("a", "1")
+	first := hash()
+	c.get("a")
+	c.status()
+	equal(c, "hash of what was not changed", hash(), first)
+	c.del("absent")
+	equal(c, "hash after a delete of nothing", hash(), first)
+	c.put("a", "1")
+	if hash() == first {
+		c.Errorf("a put did not change the hash %d", first)
+	}
+}
+
+func maintMoveLeader(c *C) {
+	s := c.status()
+	if s.Leader != s.Header.MemberId {
+		c.Fatalf("this case is for the leader, and %x leads", s.Leader)
+	}
+	r, err := c.Maintenance.MoveLeader(c.Ctx, &pb.MoveLeaderRequest{TargetID: s.Leader})
+	c.must(err, "move leader")
+	if r.Header != nil {
+		c.Errorf("the answer has a header: %s", text(r))
+	}
+	after := c.status()
+	equal(c, "leader", after.Leader, s.Leader)
+	equal(c, "term", after.RaftTerm, s.RaftTerm)
+}
+
+func maintMoveLeaderBad(c *C) {
+	for _, id := range []uint64{0, c.status().Leader ^ 0x5555, 1<<64 - 1} {
+		_, err := c.Maintenance.MoveLeader(c.Ctx, &pb.MoveLeaderRequest{TargetID: id})
+		c.wantError(err, codes.FailedPrecondition, msgBadTransferee)
+	}
+	c.put("alive", "1")
 }
 
 func maintSnapshot(c *C) {
@@ -295,37 +257,4 @@ func maintHealthWatch(c *C) {
 	r, err = stream.Recv()
 	c.must(err, "receive")
 	equal(c, "status", r.Status, healthpb.HealthCheckResponse_SERVICE_UNKNOWN)
-}
-
-// maintQuota fills a server up to its quota and makes room again.
-func maintQuota(c *C) {
-	c.put("before", "1")
-	value := []byte(strings.Repeat("v", 1<<20))
-	refused := false
-	for i := range 4 * QuotaBytes >> 20 {
-		_, err := c.KV.Put(c.Ctx, &pb.PutRequest{Key: c.key(fmt.Sprintf("big%d", i)), Value: value})
-		if err != nil {
-			c.wantError(err, codes.ResourceExhausted, msgNoSpace)
-			refused = true
-			break
-		}
-	}
-	if !refused {
-		c.Fatalf("%d bytes were accepted by a quota of %d", 4*QuotaBytes, QuotaBytes)
-	}
-	id := c.status().Header.MemberId
-	equal(c, "alarms", c.alarm(pb.AlarmRequest_GET, 0, pb.AlarmType_NONE), fmt.Sprintf("%x:NOSPACE", id))
-	_, err := c.KV.Put(c.Ctx, &pb.PutRequest{Key: c.key("small")})
-	c.wantError(err, codes.ResourceExhausted, msgNoSpace)
-	equal(c, "quota in status", c.status().DbSizeQuota, QuotaBytes)
-	equal(c, "count", c.get("before").Count, 1)
-	_, err = c.KV.DeleteRange(c.Ctx, &pb.DeleteRangeRequest{Key: c.key("big"), RangeEnd: c.end("big")})
-	c.must(err, "delete under the alarm")
-	c.compact(c.revision(), true)
-	if c.Endpoint.Capabilities[Defragmenter] {
-		_, err = c.Maintenance.Defragment(c.Ctx, &pb.DefragmentRequest{})
-		c.must(err, "defragment")
-	}
-	c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_NOSPACE)
-	c.put("small", "1")
 }

@@ -28,7 +28,7 @@ func Etcd() Profile {
 	var cases []Case
 	for _, area := range [][]Case{
 		kvCases(), rangeCases(), rangeStreamCases(), txnCases(), compactCases(), watchCases(),
-		leaseCases(), maintenanceCases(), clusterCases(), httpCases(), badInputCases(), wireCases(), kubeCases(), concurrencyCases(), modelCases(),
+		leaseCases(), maintenanceCases(), alarmCases(), downgradeCases(), clusterCases(), httpCases(), badInputCases(), wireCases(), kubeCases(), concurrencyCases(), modelCases(),
 	} {
 		cases = append(cases, area...)
 	}

@@ -63,5 +63,7 @@ func capabilitiesOf(b backends.Backend) map[Capability]bool {
 	_, found[Hasher] = b.(backends.Hasher)
 	_, found[Snapshotter] = b.(backends.Snapshotter)
 	_, found[Defragmenter] = b.(backends.Defragmenter)
+	_, found[LeaderMover] = b.(backends.LeaderMover)
+	_, found[Downgrader] = b.(backends.Downgrader)
 	return found
 }

@@ -33,10 +33,72 @@ func (s *Server) memberList(ctx context.Context, r *pb.MemberListRequest) (any, 
 	return &pb.MemberListResponse{Header: wireHeader(res.Header), Members: wireMembers(res.Members)}, nil
 }
 
+// memberAdd adds a member. As etcd (v3rpc/member.go, MemberAdd) it looks at the
+// URLs before anything else.
+func (s *Server) memberAdd(ctx context.Context, r *pb.MemberAddRequest) (any, error) {
+	if s.members == nil {
+		return nil, s.unsupported("MemberAdd")
+	}
+	urls, err := backends.PeerURLs(r.PeerURLs)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.members.MemberAdd(ctx, s.caller(ctx), urls, r.IsLearner)
+	if err != nil {
+		return nil, err
+	}
+	res.Header.Revision = 0
+	return &pb.MemberAddResponse{
+		Header: wireHeader(res.Header), Member: wireMember(&res.Member), Members: wireMembers(res.Members),
+	}, nil
+}
+
+func (s *Server) memberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (any, error) {
+	if s.members == nil {
+		return nil, s.unsupported("MemberRemove")
+	}
+	res, err := s.members.MemberRemove(ctx, s.caller(ctx), r.ID)
+	if err != nil {
+		return nil, err
+	}
+	res.Header.Revision = 0
+	return &pb.MemberRemoveResponse{Header: wireHeader(res.Header), Members: wireMembers(res.Members)}, nil
+}
+
+// memberUpdate does not look at the URLs, which are kept as they came, as in etcd
+// (v3rpc/member.go, MemberUpdate).
+func (s *Server) memberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (any, error) {
+	if s.members == nil {
+		return nil, s.unsupported("MemberUpdate")
+	}
+	res, err := s.members.MemberUpdate(ctx, s.caller(ctx), r.ID, r.PeerURLs)
+	if err != nil {
+		return nil, err
+	}
+	res.Header.Revision = 0
+	return &pb.MemberUpdateResponse{Header: wireHeader(res.Header), Members: wireMembers(res.Members)}, nil
+}
+
+func (s *Server) memberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (any, error) {
+	if s.members == nil {
+		return nil, s.unsupported("MemberPromote")
+	}
+	res, err := s.members.MemberPromote(ctx, s.caller(ctx), r.ID)
+	if err != nil {
+		return nil, err
+	}
+	res.Header.Revision = 0
+	return &pb.MemberPromoteResponse{Header: wireHeader(res.Header), Members: wireMembers(res.Members)}, nil
+}
+
 func wireMembers(members []backends.Member) []*pb.Member {
 	out := make([]*pb.Member, len(members))
-	for i, m := range members {
-		out[i] = &pb.Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.Learner}
+	for i := range members {
+		out[i] = wireMember(&members[i])
 	}
 	return out
+}
+
+func wireMember(m *backends.Member) *pb.Member {
+	return &pb.Member{ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.Learner}
 }

@@ -1,9 +1,11 @@
 package etcdapi
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -15,6 +17,7 @@ import (
 type collector struct {
 	backend backends.Backend
 	gauges  []statusGauge
+	cluster *prometheus.Desc    // with the cluster's version
 	info    []prometheus.Metric // constants, told with a value of 1
 
 	filesUsed, filesLimit *prometheus.Desc
@@ -29,6 +32,7 @@ type statusGauge struct {
 func newCollector(b backends.Backend, cfg *Config) *collector {
 	c := &collector{
 		backend:    b,
+		cluster:    prometheus.NewDesc("etcd_cluster_version", "Version that the cluster speaks.", []string{"cluster_version"}, nil),
 		filesUsed:  prometheus.NewDesc("os_fd_used", "Files that the process has open.", nil, nil),
 		filesLimit: prometheus.NewDesc("os_fd_limit", "Files that the process may have open.", nil, nil),
 	}
@@ -42,7 +46,7 @@ func newCollector(b backends.Backend, cfg *Config) *collector {
 		return truth(s.Leader == s.Header.MemberID || s.Header.Term == 0)
 	})
 	gauge("etcd_server_is_learner", "Whether this member is a learner.", func(s *backends.Status) float64 { return truth(s.Learner) })
-	gauge("etcd_server_quota_backend_bytes", "Quota of the store in bytes; 0 is none.", func(s *backends.Status) float64 { return float64(s.QuotaBytes) })
+	gauge("etcd_server_quota_backend_bytes", "Quota of the store in bytes; 0 or below is none.", func(s *backends.Status) float64 { return float64(s.QuotaBytes) })
 	gauge("etcd_server_proposals_committed_total", "Index of the last committed entry.", func(s *backends.Status) float64 { return float64(s.RaftIndex) })
 	gauge("etcd_server_proposals_applied_total", "Index of the last applied entry.", func(s *backends.Status) float64 { return float64(s.AppliedIndex) })
 	gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the store in bytes.", func(s *backends.Status) float64 { return float64(s.SizeBytes) })
@@ -55,7 +59,6 @@ func newCollector(b backends.Backend, cfg *Config) *collector {
 	}
 	info("etcd_server_version", "Version of etcd whose API is served.", prometheus.Labels{"server_version": cfg.ServerVersion})
 	info("etcd_server_go_version", "Version of Go that the server was built with.", prometheus.Labels{"server_go_version": runtime.Version()})
-	info("etcd_cluster_version", "Version that the cluster speaks.", prometheus.Labels{"cluster_version": clusterVersion[:len("3.7")]})
 	info("shim_build_info", "Version of shim and name of its backend.", prometheus.Labels{"version": cfg.ShimVersion, "backend": b.Info().Name})
 	return c
 }
@@ -77,6 +80,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	}
 	out <- c.filesUsed
 	out <- c.filesLimit
+	out <- c.cluster
 }
 
 // Collect tells the present values. A backend that cannot tell its status fails
@@ -94,6 +98,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.NewInvalidMetric(c.gauges[0].desc, fmt.Errorf("backend's status: %w", err))
 		return
 	}
+	out <- prometheus.MustNewConstMetric(c.cluster, prometheus.GaugeValue, 1, strings.TrimSuffix(cmp.Or(st.ClusterVersion, clusterVersion), ".0"))
 	for _, g := range c.gauges {
 		out <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(&st))
 	}

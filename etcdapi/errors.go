@@ -74,6 +74,22 @@ func wireErrors() []struct{ is, wire error } {
 		{backends.ErrInvalidAuthToken, rpctypes.ErrGRPCInvalidAuthToken},
 		{backends.ErrInvalidAuthMgmt, rpctypes.ErrGRPCInvalidAuthMgmt},
 		{backends.ErrAuthOldRevision, rpctypes.ErrGRPCAuthOldRevision},
+		{backends.ErrMemberNotFound, rpctypes.ErrGRPCMemberNotFound},
+		{backends.ErrMemberExists, rpctypes.ErrGRPCMemberExist},
+		{backends.ErrPeerURLExists, rpctypes.ErrGRPCPeerURLExist},
+		{backends.ErrMemberBadURLs, rpctypes.ErrGRPCMemberBadURLs},
+		{backends.ErrMemberNotLearner, rpctypes.ErrGRPCMemberNotLearner},
+		{backends.ErrLearnerNotReady, rpctypes.ErrGRPCLearnerNotReady},
+		{backends.ErrTooManyLearners, rpctypes.ErrGRPCTooManyLearners},
+		// Again the client's form.
+		{backends.ErrNotEnoughStarted, status.Error(codes.Unknown, "etcdserver: re-configuration failed due to not enough started members")},
+		{backends.ErrUnhealthy, rpctypes.ErrGRPCUnhealthy},
+		{backends.ErrBadLeaderTransferee, rpctypes.ErrGRPCBadLeaderTransferee},
+		// Not in etcd's map at all.
+		{backends.ErrLeaderTransferTimeout, status.Error(codes.Unknown, "etcdserver: request timed out, leader transfer took too long")},
+		{backends.ErrInvalidDowngradeTarget, rpctypes.ErrGRPCInvalidDowngradeTargetVersion},
+		{backends.ErrDowngradeInProcess, rpctypes.ErrGRPCDowngradeInProcess},
+		{backends.ErrClusterVersionUnavailable, rpctypes.ErrGRPCClusterVersionUnavailable},
 		// A client that sees Unavailable knows that the write may have been done.
 		{backends.ErrOutcomeUnknown, rpctypes.ErrGRPCTimeout},
 	}

@@ -1,6 +1,7 @@
 package etcdapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
 	"net/http"
@@ -79,8 +80,8 @@ func (s *Server) serveVersion(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := versions{Server: s.cfg.ServerVersion, Cluster: clusterVersion, Storage: "unknown", Shim: s.cfg.ShimVersion, Backend: s.info.Name}
-	if st, err := s.backend.Status(r.Context()); err == nil && st.StorageVersion != "" {
-		v.Storage = st.StorageVersion
+	if st, err := s.backend.Status(r.Context()); err == nil {
+		v.Storage, v.Cluster = cmp.Or(st.StorageVersion, v.Storage), cmp.Or(st.ClusterVersion, v.Cluster)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	s.write(w, mustJSON(v))

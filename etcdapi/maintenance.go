@@ -3,11 +3,14 @@ package etcdapi
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/etcdshim/shim/backends"
 )
@@ -29,7 +32,7 @@ func (s *Server) status(ctx context.Context, _ *pb.StatusRequest) (any, error) {
 		DbSizeQuota:      st.QuotaBytes,
 		IsLearner:        st.Learner,
 		StorageVersion:   st.StorageVersion,
-		DowngradeInfo:    &pb.DowngradeInfo{},
+		DowngradeInfo:    &pb.DowngradeInfo{Enabled: st.Downgrade.Enabled, TargetVersion: st.Downgrade.TargetVersion},
 		Errors:           st.Errors,
 	}
 	switch {
@@ -102,6 +105,93 @@ func (s *Server) hashKV(ctx context.Context, r *pb.HashKVRequest) (any, error) {
 	return &pb.HashKVResponse{
 		Header: wireHeader(res.Header), Hash: res.Hash, CompactRevision: res.CompactRevision, HashRevision: res.HashRevision,
 	}, nil
+}
+
+// hash hashes the store as a whole.
+func (s *Server) hash(ctx context.Context, _ *pb.HashRequest) (any, error) {
+	if s.hasher == nil {
+		return nil, s.unsupported("Hash")
+	}
+	res, err := s.hasher.Hash(ctx, s.caller(ctx))
+	if err != nil {
+		return nil, err
+	}
+	return &pb.HashResponse{Header: wireHeader(res.Header), Hash: res.Hash}, nil
+}
+
+// moveLeader answers without a header, as etcd.
+func (s *Server) moveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (any, error) {
+	if s.leaderMover == nil {
+		return nil, s.unsupported("MoveLeader")
+	}
+	if err := s.leaderMover.MoveLeader(ctx, s.caller(ctx), r.TargetID); err != nil {
+		return nil, err
+	}
+	return &pb.MoveLeaderResponse{}, nil
+}
+
+// errUnknownDowngrade is etcd's answer to an unknown action (etcdserver/errors,
+// ErrUnknownMethod, which its map of codes lacks).
+var errUnknownDowngrade = status.Error(codes.Unknown, "etcdserver: unknown method")
+
+func (s *Server) downgrade(ctx context.Context, r *pb.DowngradeRequest) (any, error) {
+	if s.downgrader == nil {
+		return nil, s.unsupported("Downgrade")
+	}
+	req := &backends.DowngradeRequest{Caller: s.caller(ctx), Action: backends.DowngradeAction(r.Action)}
+	switch r.Action {
+	case pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_ENABLE:
+		var ok bool
+		if req.TargetVersion, ok = clusterVersionOf(r.Version); !ok {
+			return nil, rpctypes.ErrGRPCWrongDowngradeVersionFormat
+		}
+	case pb.DowngradeRequest_CANCEL:
+	default:
+		return nil, errUnknownDowngrade
+	}
+	res, err := s.downgrader.Downgrade(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.DowngradeResponse{Header: wireHeader(res.Header), Version: res.ClusterVersion}, nil
+}
+
+// clusterVersionOf reads MAJOR.MINOR, or a semantic version of which these two
+// count, as etcd does (etcdserver/cluster_util.go, convertToClusterVersion, with
+// coreos/go-semver).
+func clusterVersionOf(text string) (version string, ok bool) {
+	for _, t := range []string{text, text + ".0"} {
+		rest, build, _ := strings.Cut(t, "+")
+		rest, pre, _ := strings.Cut(rest, "-")
+		parts := strings.SplitN(rest, ".", 3)
+		if len(parts) != 3 || !semverIdentifier(pre) || !semverIdentifier(build) {
+			continue
+		}
+		var numbers [3]int64
+		good := true
+		for i, p := range parts {
+			n, err := strconv.ParseInt(p, 10, 64)
+			numbers[i], good = n, good && err == nil
+		}
+		if good {
+			return fmt.Sprintf("%d.%d.0", numbers[0], numbers[1]), true
+		}
+	}
+	return "", false
+}
+
+// semverIdentifier tells whether a pre-release or build is empty, or of words of
+// letters, digits and hyphens between dots.
+func semverIdentifier(s string) bool {
+	if s == "" {
+		return true
+	}
+	for word := range strings.SplitSeq(s, ".") {
+		if word == "" || strings.Trim(word, "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // defragment answers without a header, as etcd.

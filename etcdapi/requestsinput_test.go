@@ -155,9 +155,32 @@ func invent(i *fuzzInput, m proto.Message) {
 		m.Action, m.Alarm, m.MemberID = pb.AlarmRequest_AlarmAction(i.below(4)), pb.AlarmType(i.below(4)), uint64(i.below(3))
 	case *pb.HashKVRequest:
 		m.Revision = i.revision()
+	case *pb.MemberAddRequest:
+		m.PeerURLs, m.IsLearner = i.peerURLs(), i.flag()
+	case *pb.MemberRemoveRequest:
+		m.ID = i.memberID()
+	case *pb.MemberUpdateRequest:
+		m.ID, m.PeerURLs = i.memberID(), i.peerURLs()
+	case *pb.MemberPromoteRequest:
+		m.ID = i.memberID()
+	case *pb.MoveLeaderRequest:
+		m.TargetID = i.memberID()
+	case *pb.DowngradeRequest:
+		m.Action = pb.DowngradeRequest_DowngradeAction(i.below(4))
+		m.Version = [...]string{"", "3.6", "3.7.0", "3.6.x"}[i.below(4)]
 	case *pb.WatchRequest:
 		inventWatch(i, m)
 	}
+}
+
+// memberID is sometimes that of the only member, which follows from the defaults.
+func (i *fuzzInput) memberID() uint64 {
+	return [...]uint64{0, 5, 0x8e9e05c52164694d}[i.below(3)]
+}
+
+func (i *fuzzInput) peerURLs() []string {
+	all := []string{"http://127.0.0.1:9", "http://localhost:2380", "", "unix://x:1"}
+	return all[i.below(4):][:i.below(2)]
 }
 
 func inventTxn(i *fuzzInput, m *pb.TxnRequest, depth int) {

@@ -38,6 +38,8 @@ type Server struct {
 	hasher       backends.Hasher
 	snapshotter  backends.Snapshotter
 	defragmenter backends.Defragmenter
+	leaderMover  backends.LeaderMover
+	downgrader   backends.Downgrader
 	readiness    backends.Readiness
 	auth         backends.Auth
 
@@ -101,6 +103,8 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	s.hasher, _ = backend.(backends.Hasher)
 	s.snapshotter, _ = backend.(backends.Snapshotter)
 	s.defragmenter, _ = backend.(backends.Defragmenter)
+	s.leaderMover, _ = backend.(backends.LeaderMover)
+	s.downgrader, _ = backend.(backends.Downgrader)
 	s.auth, _ = backend.(backends.Auth)
 	s.readiness, _ = backend.(backends.Readiness)
 

@@ -5,8 +5,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health/grpc_health_v1"
-
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // services is the whole of what is answered, without grpc's generated stubs, so
@@ -50,10 +48,10 @@ func (s *Server) services() []grpc.ServiceDesc {
 			ServiceName: cluster,
 			Methods: []grpc.MethodDesc{
 				unary(s, cluster, "MemberList", (*Server).memberList),
-				absent[pb.MemberAddRequest](s, cluster, "MemberAdd"),
-				absent[pb.MemberRemoveRequest](s, cluster, "MemberRemove"),
-				absent[pb.MemberUpdateRequest](s, cluster, "MemberUpdate"),
-				absent[pb.MemberPromoteRequest](s, cluster, "MemberPromote"),
+				unary(s, cluster, "MemberAdd", (*Server).memberAdd),
+				unary(s, cluster, "MemberRemove", (*Server).memberRemove),
+				unary(s, cluster, "MemberUpdate", (*Server).memberUpdate),
+				unary(s, cluster, "MemberPromote", (*Server).memberPromote),
 			},
 		},
 		{
@@ -63,22 +61,15 @@ func (s *Server) services() []grpc.ServiceDesc {
 				unary(s, maintenance, "Alarm", (*Server).alarm),
 				unary(s, maintenance, "HashKV", (*Server).hashKV),
 				unary(s, maintenance, "Defragment", (*Server).defragment),
-				absent[pb.HashRequest](s, maintenance, "Hash"),
-				absent[pb.MoveLeaderRequest](s, maintenance, "MoveLeader"),
-				absent[pb.DowngradeRequest](s, maintenance, "Downgrade"),
+				unary(s, maintenance, "Hash", (*Server).hash),
+				unary(s, maintenance, "MoveLeader", (*Server).moveLeader),
+				unary(s, maintenance, "Downgrade", (*Server).downgrade),
 			},
 			Streams: []grpc.StreamDesc{streaming(s, maintenance, "Snapshot", false, request((*Server).snapshot))},
 		},
 		s.authService(),
 		s.healthService(),
 	}
-}
-
-// absent describes an RPC that is not built: the answer names it.
-func absent[T any, M message[T]](s *Server, service, name string) grpc.MethodDesc {
-	return unary(s, service, name, func(s *Server, _ context.Context, _ M) (any, error) {
-		return nil, s.unsupported(name)
-	})
 }
 
 // request adapts a streaming RPC that has one request.

@@ -133,6 +133,9 @@ func (b *Backend) Status(ctx context.Context) (backends.Status, error) {
 		RaftIndex:      r.RaftIndex,
 		AppliedIndex:   r.RaftAppliedIndex,
 		StorageVersion: r.StorageVersion,
+		Downgrade: backends.DowngradeInfo{
+			Enabled: r.DowngradeInfo.GetEnabled(), TargetVersion: r.DowngradeInfo.GetTargetVersion(),
+		},
 	}
 	for _, text := range r.Errors {
 		// Alarms are reported as the text form of their messages; the absence of a

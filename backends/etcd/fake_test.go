@@ -22,6 +22,8 @@ var (
 	_ backends.Snapshotter  = (*Backend)(nil)
 	_ backends.Defragmenter = (*Backend)(nil)
 	_ backends.Members      = (*Backend)(nil)
+	_ backends.LeaderMover  = (*Backend)(nil)
+	_ backends.Downgrader   = (*Backend)(nil)
 )
 
 // upstream is an etcd of which a test says what it answers. What it does not say

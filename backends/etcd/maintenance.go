@@ -32,6 +32,13 @@ func (b *Backend) Alarm(ctx context.Context, req *backends.AlarmRequest) (backen
 	return result, err
 }
 
+// Hash implements backends.Hasher.
+func (b *Backend) Hash(ctx context.Context, caller backends.Caller) (backends.HashResult, error) {
+	r := &pb.HashResponse{}
+	err := b.call(ctx, reading, pb.Maintenance_Hash_FullMethodName, caller, &pb.HashRequest{}, r)
+	return backends.HashResult{Header: header(r.Header), Hash: r.Hash}, err
+}
+
 // HashKV implements backends.Hasher.
 func (b *Backend) HashKV(ctx context.Context, caller backends.Caller, revision int64) (backends.HashKVResult, error) {
 	r := &pb.HashKVResponse{}
@@ -46,19 +53,6 @@ func (b *Backend) Defragment(ctx context.Context, caller backends.Caller) (backe
 	r := &pb.DefragmentResponse{}
 	err := b.call(ctx, writing, pb.Maintenance_Defragment_FullMethodName, caller, &pb.DefragmentRequest{}, r)
 	return header(r.Header), err
-}
-
-// MemberList implements backends.Members.
-func (b *Backend) MemberList(ctx context.Context, caller backends.Caller, linearizable bool) (backends.MemberListResult, error) {
-	r := &pb.MemberListResponse{}
-	err := b.call(ctx, reading, pb.Cluster_MemberList_FullMethodName, caller, &pb.MemberListRequest{Linearizable: linearizable}, r)
-	result := backends.MemberListResult{Header: header(r.Header)}
-	for _, m := range r.Members {
-		result.Members = append(result.Members, backends.Member{
-			ID: m.ID, Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, Learner: m.IsLearner,
-		})
-	}
-	return result, err
 }
 
 // Snapshot implements backends.Snapshotter.

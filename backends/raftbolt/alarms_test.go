@@ -73,8 +73,38 @@ func TestAlarmGates(t *testing.T) {
 	if _, err := m.Alarm(context.Background(), &backends.AlarmRequest{Action: 7}); err == nil {
 		t.Error("an unknown action was taken")
 	}
-	if _, err := m.Alarm(context.Background(), &backends.AlarmRequest{Action: backends.AlarmActivate, Kind: 7}); err == nil {
-		t.Error("an unknown kind was taken")
+	// etcd keeps a kind that it does not know, and it refuses nothing.
+	if got := m.alarm(backends.AlarmActivate, 5, 7); len(got) != 1 {
+		t.Errorf("raised %v", got)
+	}
+	if got := m.alarm(backends.AlarmActivate, 5, backends.AlarmNone); len(got) != 0 {
+		t.Errorf("raised %v of no kind", got)
+	}
+	m.put("x", "2")
+	m.close()
+	m = openIn(t, dir, nil)
+	if got := m.alarm(backends.AlarmGet, 0, backends.AlarmNone); len(got) != 1 || got[0] != (backends.Alarm{MemberID: 5, Kind: 7}) {
+		t.Errorf("raised after a restart: %v", got)
+	}
+	if got := m.alarm(backends.AlarmDeactivate, 5, 7); len(got) != 1 {
+		t.Errorf("cleared %v", got)
+	}
+}
+
+// The alarms are bounded.
+func TestAlarmsAreBounded(t *testing.T) {
+	m := openIn(t, t.TempDir(), nil)
+	for id := range uint64(maxAlarms) {
+		m.alarm(backends.AlarmActivate, id, 7)
+	}
+	activate := &backends.AlarmRequest{Action: backends.AlarmActivate, MemberID: maxAlarms, Kind: 7}
+	if _, err := m.Alarm(context.Background(), activate); !errors.Is(err, backends.ErrTooManyRequests) {
+		t.Errorf("one more: %v", err)
+	}
+	m.alarm(backends.AlarmActivate, 1, 7) // it is there
+	m.alarm(backends.AlarmDeactivate, 0, 7)
+	if _, err := m.Alarm(context.Background(), activate); err != nil {
+		t.Errorf("one more in place of another: %v", err)
 	}
 }
 

@@ -80,6 +80,11 @@ func (m *machine) applyKind(e replica.Entry, c *command, answer bool) (outcome, 
 		return m.applyAuthChange(c)
 	case kindAuthenticate:
 		return m.applyAuthenticate(e, c)
+	case kindVersion:
+		return m.applyVersion(c)
+	case kindDowngrade:
+		return m.applyDowngrade(c)
+	case kindMember: // never in an entry of commands
 	}
 	return outcome{}, fmt.Errorf("%w: %d", errCommandKind, c.kind)
 }
@@ -96,7 +101,7 @@ func (m *machine) gate(c *command) error {
 		if alarms.raised(backends.AlarmCorrupt) {
 			return backends.ErrCorrupt
 		}
-	case kindCheckpoint, kindAlarm, kindAttributes, kindAuthChange, kindAuthenticate:
+	case kindCheckpoint, kindAlarm, kindAttributes, kindAuthChange, kindAuthenticate, kindVersion, kindDowngrade, kindMember:
 		return nil
 	}
 	if c.grows() && alarms.raised(backends.AlarmNoSpace) {

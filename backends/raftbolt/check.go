@@ -1,7 +1,7 @@
 package raftbolt
 
 import (
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -216,6 +216,11 @@ func (k *check) position(path string, a mvcc.Applied) {
 	}
 	if !slices.ContainsFunc(k.members, func(r memberRecord) bool { return r.ID == id }) {
 		k.found(doReturn, "%s has no member %x, which %s names", path, id, stateName)
+	} else if state, err := decodeConfState(a.ConfState); err == nil {
+		slices.SortFunc(k.members, func(a, b memberRecord) int { return cmp.Compare(a.ID, b.ID) })
+		if err := (&memberSet{list: k.members}).agrees(state); err != nil {
+			k.found(doRestore, "%s: %v", path, err)
+		}
 	}
 }
 
@@ -232,30 +237,29 @@ func (k *check) entry(b mvcc.Bucket, key, value []byte) error {
 		}
 		k.leases[r.ID] = struct{}{}
 	case mvcc.BucketMembers:
-		var r memberRecord
-		if err := json.Unmarshal(value, &r); err != nil {
-			return fmt.Errorf("member %q: %w", key, err)
-		}
-		if string(r.key()) != string(key) {
-			return fmt.Errorf("member %q says that it is %x", key, r.ID)
+		r, err := decodeMember(key, value)
+		if err != nil {
+			return err
 		}
 		k.members = append(k.members, r)
+	case mvcc.BucketMembersRemoved:
+		id, err := parseID(string(key))
+		if err != nil || formatID(id) != string(key) || string(value) != removedMark {
+			return fmt.Errorf("removed member %q: %q", key, value)
+		}
 	case mvcc.BucketAlarm:
 		var a etcdserverpb.AlarmMember
 		if err := proto.Unmarshal(key, &a); err != nil {
 			return fmt.Errorf("alarm %x: %w", key, err)
 		}
 		kind := backends.AlarmKind(a.Alarm)
-		if again, err := alarmKey(backends.Alarm{MemberID: a.MemberID, Kind: kind}); err != nil || string(again) != string(key) ||
-			kind != backends.AlarmNoSpace && kind != backends.AlarmCorrupt {
+		if again, err := alarmKey(backends.Alarm{MemberID: a.MemberID, Kind: kind}); err != nil || string(again) != string(key) || kind == backends.AlarmNone {
 			return fmt.Errorf("alarm %x: kind %d of member %x", key, kind, a.MemberID)
 		}
 	case mvcc.BucketAuth, mvcc.BucketAuthUsers, mvcc.BucketAuthRoles:
 		return auth.CheckEntry(auth.Bucket(b), key, value)
 	case mvcc.BucketCluster:
-		if string(key) != "clusterVersion" {
-			return fmt.Errorf("unknown entry %q", key)
-		}
+		return new(clusterState).read(key, value)
 	}
 	return nil
 }

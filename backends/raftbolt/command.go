@@ -34,6 +34,10 @@ import (
 //	              password, u kind of a permission, bytes key, bytes end
 //	Authenticate  bytes random part of a token; the caller is who authenticates, and the
 //	              auth revision that at which its password was compared
+//	Version       bytes version that the cluster speaks from now on
+//	Downgrade     1 byte flags, bytes target version
+//	Member        1 byte flags, u most learners, u n, n × bytes peer URL; not in an
+//	              entry, but the Context of a configuration change
 //
 //	txn           u n, n × compare; u n, n × op (success); u n, n × op (failure)
 //	compare       z target, z result, bytes key, bytes end, z number, bytes value
@@ -68,6 +72,10 @@ const (
 	kindAuthChange   commandKind = 16
 	kindAuthenticate commandKind = 17
 
+	kindVersion   commandKind = 40
+	kindDowngrade commandKind = 41
+	kindMember    commandKind = 42
+
 	// callerBit is set in the kind of a command that has a caller. While authentication is
 	// off none has.
 	callerBit = 0x80
@@ -93,6 +101,9 @@ const (
 	flagNoPassword  = 1 << 0
 	flagBadPassword = 1 << 1
 	flagPermission  = 1 << 2 // key and end are a permission's, else those of Keys
+
+	flagEnabled = 1 << 0
+	flagPromote = 1 << 0
 )
 
 // requestID names a proposal among all there ever were.
@@ -122,6 +133,10 @@ type command struct {
 	urls        []string
 	change      *auth.Change
 	token       string
+	version     string
+	enabled     bool
+	promote     bool
+	maxLearners uint64
 }
 
 // encode makes the command's bytes in one allocation, for most.
@@ -170,14 +185,28 @@ func (c *command) encode() []byte {
 	case kindAttributes:
 		b = binary.AppendUvarint(b, c.member)
 		b = appendString(b, c.name)
-		b = binary.AppendUvarint(b, uint64(len(c.urls)))
-		for _, u := range c.urls {
-			b = appendString(b, u)
-		}
+		b = appendStrings(b, c.urls)
 	case kindAuthChange:
 		b = appendChange(b, c.change)
 	case kindAuthenticate:
 		b = appendString(b, c.token)
+	case kindVersion:
+		b = appendString(b, c.version)
+	case kindDowngrade:
+		b = append(b, flagIf(c.enabled, flagEnabled))
+		b = appendString(b, c.version)
+	case kindMember:
+		b = append(b, flagIf(c.promote, flagPromote))
+		b = binary.AppendUvarint(b, c.maxLearners)
+		b = appendStrings(b, c.urls)
+	}
+	return b
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, s := range list {
+		b = appendString(b, s)
 	}
 	return b
 }

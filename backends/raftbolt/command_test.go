@@ -61,13 +61,17 @@ func specimens() map[string]command {
 			Permission: &backends.Permission{Kind: backends.PermissionReadWrite, KeyRange: keys("a", "b")}}},
 		"role revoke":  {id: id, kind: kindAuthChange, change: &auth.Change{Kind: auth.RoleRevoke, Role: "r", Keys: keys("a", "\x00")}},
 		"authenticate": {id: id, kind: kindAuthenticate, caller: backends.Caller{User: "bob", AuthRevision: 9}, token: "abcdefghijklmnop"},
+		"version":      {id: id, kind: kindVersion, version: "3.7.0"},
+		"downgrade":    {id: id, kind: kindDowngrade, enabled: true, version: "3.6.0"},
+		"member":       {id: id, kind: kindMember, promote: true, maxLearners: 300, urls: []string{"http://a:1", "http://b:2"}},
 	}
 }
 
 // specimenOrder is that of the golden file.
 func specimenOrder() []string {
 	return []string{"put", "txn", "compact", "grant", "revoke", "checkpoint", "alarm", "attributes", "put of a caller", "user add",
-		"user add without password", "user password", "user grant", "role grant", "role revoke", "authenticate"}
+		"user add without password", "user password", "user grant", "role grant", "role revoke", "authenticate",
+		"version", "downgrade", "member"}
 }
 
 // The encoding is part of the log's format: it must not change by accident.

@@ -76,6 +76,12 @@ type Config struct {
 	// the log keeps for slow members.
 	SnapshotCatchupEntries uint64
 
+	// MaxLearners is how many learners there may be; negative: none.
+	MaxLearners int
+	// LaxReconfigCheck leaves out the checks that a change of the members keeps a
+	// quorum: etcd's --strict-reconfig-check=false.
+	LaxReconfigCheck bool
+
 	// segmentBytes is the size of a log segment, for tests; 0 is the log's default.
 	segmentBytes int64
 }
@@ -98,6 +104,7 @@ func DefaultConfig() Config {
 		AuthToken:                auth.DefaultTokens,
 		AuthTokenTTL:             auth.DefaultTokenTTL,
 		BcryptCost:               auth.DefaultCost,
+		MaxLearners:              1,
 	}
 }
 
@@ -117,6 +124,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.AuthToken, d.AuthToken)
 	fill(&c.AuthTokenTTL, d.AuthTokenTTL)
 	fill(&c.BcryptCost, d.BcryptCost)
+	fill(&c.MaxLearners, d.MaxLearners)
 	if len(c.InitialAdvertisePeerURLs) == 0 {
 		c.InitialAdvertisePeerURLs = d.InitialAdvertisePeerURLs
 	}

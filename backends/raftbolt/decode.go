@@ -69,14 +69,21 @@ func (d *decoder) decode(b []byte) (*command, error) {
 		c.alarm.Kind = backends.AlarmKind(d.enum())
 	case kindAttributes:
 		c.member, c.name = d.uvarint(), string(d.bytes())
-		for range d.count(1) {
-			c.urls = append(c.urls, string(d.bytes()))
-		}
+		c.urls = d.strings()
 	case kindAuthChange:
 		c.change = new(auth.Change)
 		d.readChange(c.change)
 	case kindAuthenticate:
 		c.token = string(d.bytes())
+	case kindVersion:
+		c.version = string(d.bytes())
+	case kindDowngrade:
+		c.enabled = d.flags(flagEnabled) != 0
+		c.version = string(d.bytes())
+	case kindMember:
+		c.promote = d.flags(flagPromote) != 0
+		c.maxLearners = d.uvarint()
+		c.urls = d.strings()
 	default:
 		return nil, fmt.Errorf("%w: %d", errCommandKind, c.kind)
 	}
@@ -181,6 +188,14 @@ func (d *decoder) bytes() []byte {
 	b := d.rest[:n:n]
 	d.rest = d.rest[n:]
 	return b
+}
+
+// strings reads a list of strings, nil when it is empty.
+func (d *decoder) strings() (list []string) {
+	for range d.count(1) {
+		list = append(list, string(d.bytes()))
+	}
+	return list
 }
 
 // count reads the number of elements that follow, each of at least size bytes.

@@ -42,7 +42,15 @@
 // Open starts, beside those of store, node and hub, and Close ends: leases
 // (leadership, expiry, checkpoints; also publishes this member's attributes),
 // ticks (time-outs of waiters), supervise (final errors, the NOSPACE alarm of a
-// full disk) and, if configured, compaction.
+// full disk), versions (what the cluster should speak) and, if configured,
+// compaction.
+//
+// # Members
+//
+// One member runs. Learners can be added, changed and removed, as in etcd, so that the
+// store, the configuration and their order in the log are those of a cluster; there
+// is no transport yet that would bring them the log. A second voter is refused:
+// it could never be started, and two voters without one write nothing.
 //
 // # Damage
 //

@@ -78,6 +78,17 @@ var parameters = map[string]func(*Config, string) error{
 		c.BcryptCost, err = strconv.Atoi(s)
 		return err
 	},
+	"max-learners": func(c *Config, s string) (err error) {
+		if c.MaxLearners, err = strconv.Atoi(s); c.MaxLearners == 0 {
+			c.MaxLearners = -1 // none, where a zero of Config is the default
+		}
+		return err
+	},
+	"strict-reconfig-check": func(c *Config, s string) error {
+		strict, err := strconv.ParseBool(s)
+		c.LaxReconfigCheck = !strict
+		return err
+	},
 }
 
 func parseNumber(to *int64, s string) (err error) {

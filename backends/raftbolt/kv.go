@@ -266,12 +266,16 @@ func (b *Backend) propose(ctx context.Context, c *command) (outcome, error) {
 
 // send proposes a command. After an error it is certain that it was not done.
 func (b *Backend) send(c *command) (*waiter, error) {
+	if c.grows() {
+		return b.sendBy(c, b.node.Propose)
+	}
+	return b.sendBy(c, b.node.ProposeReserved)
+}
+
+// sendBy gives a command its id and hands it to propose, which may drop it later.
+func (b *Backend) sendBy(c *command, propose func([]byte, func(error)) error) (*waiter, error) {
 	w, id := b.waiters.register()
 	c.id = id
-	propose := b.node.ProposeReserved
-	if c.grows() {
-		propose = b.node.Propose
-	}
 	err := propose(c.encode(), w.dropped)
 	if err == nil {
 		return w, nil

@@ -44,11 +44,12 @@ type machine struct {
 	// leaseKick has a token when a deadline may be earlier than before.
 	leaseKick chan struct{}
 
-	// alarms, members and auth are replaced, never changed. auth is replaced after the
+	// alarms, members, cluster and auth are replaced, never changed. auth is replaced after the
 	// change of users and roles was committed, and before the next command is applied: who
 	// takes a View, and then auth, has nothing in the View that is newer than auth.
 	alarms  atomic.Pointer[alarmSet]
 	members atomic.Pointer[memberSet]
+	cluster atomic.Pointer[clusterState]
 	auth    atomic.Pointer[auth.State]
 	// tokens are this member's; apply assigns them, equally on every member.
 	tokens *auth.Tokens
@@ -64,7 +65,7 @@ func newMachine(store *mvcc.Store, header backends.Header, w *waiters, tokens *a
 	if m.confState, err = decodeConfState(store.Applied().ConfState); err != nil {
 		return nil, fmt.Errorf("%w: membership in the store: %w", ErrDirectoryCorrupt, err)
 	}
-	return m, errors.Join(m.loadLeases(), m.loadAlarms(), m.loadMembers(), m.loadAuth())
+	return m, errors.Join(m.loadLeases(), m.loadAlarms(), m.loadMembers(), m.loadAuth(), m.loadCluster())
 }
 
 // loadLeases rebuilds the lease table from its bucket and the keys' leases.
@@ -103,18 +104,7 @@ func (m *machine) Durable() replica.Durable {
 	return replica.Durable{Index: a.Index, Term: a.Term, ConfState: state}
 }
 
-// CheckConfChange implements replica.StateMachine. Nothing proposes one yet.
-func (m *machine) CheckConfChange(replica.ConfChange) error {
-	return errors.New("this version does not change the members of a cluster")
-}
-
-// ApplyConfChange implements replica.StateMachine.
-func (m *machine) ApplyConfChange(e replica.Entry, _ replica.ConfChange, state replica.ConfState, _ error) error {
-	m.confState = state
-	return m.store.EndEntry(mvcc.Applied{Index: e.Index, Term: e.Term, ConfState: encodeConfState(state)})
-}
-
-// errNoSnapshots: a cluster of one member has nobody to send a snapshot to.
+// errNoSnapshots: without a transport there is nobody to send a snapshot to.
 var errNoSnapshots = errors.New("this version does not exchange snapshots between members")
 
 // Snapshot implements replica.StateMachine.

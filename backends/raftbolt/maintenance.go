@@ -2,16 +2,17 @@ package raftbolt
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/etcdshim/shim/backends"
-	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
 )
 
 var (
 	_ backends.Hasher       = (*Backend)(nil)
 	_ backends.Snapshotter  = (*Backend)(nil)
 	_ backends.Defragmenter = (*Backend)(nil)
+	_ backends.LeaderMover  = (*Backend)(nil)
 )
 
 // Status implements backends.Backend. It takes no lock.
@@ -25,18 +26,32 @@ func (b *Backend) Status(context.Context) (backends.Status, error) {
 		CompactRevision: max(b.store.CompactRevision(), 0),
 		SizeBytes:       b.store.Size(),
 		SizeInUseBytes:  b.store.SizeInUse(),
-		QuotaBytes:      max(b.config.QuotaBytes, 0),
+		QuotaBytes:      b.config.QuotaBytes,
 		Leader:          s.Leader,
 		Learner:         s.Learner,
 		RaftIndex:       s.Committed,
 		AppliedIndex:    s.Applied,
 		Alarms:          b.machine.alarms.Load().of(backends.AlarmNone),
-		StorageVersion:  mvcc.StorageVersion,
+		StorageVersion:  b.store.StorageVersion(),
+		ClusterVersion:  b.machine.cluster.Load().version,
+		Downgrade:       b.machine.cluster.Load().downgrade,
 	}
 	if err := b.store.Err(); err != nil {
 		status.Errors = append(status.Errors, err.Error())
 	}
 	return status, nil
+}
+
+// Hash implements backends.Hasher.
+func (b *Backend) Hash(ctx context.Context, _ backends.Caller) (backends.HashResult, error) {
+	if err := b.awaitReady(ctx); err != nil {
+		return backends.HashResult{}, err
+	}
+	sum, revision, err := b.store.FileHash(ctx)
+	if err != nil {
+		return backends.HashResult{}, err
+	}
+	return backends.HashResult{Header: b.header(revision), Hash: sum}, nil
 }
 
 // HashKV implements backends.Hasher.
@@ -67,7 +82,7 @@ func (b *Backend) Snapshot(ctx context.Context, _ backends.Caller) (*backends.Sn
 	}
 	timed := timedSnapshot{s, func() { b.metrics.snapshot.Observe(b.env.Clock.Now().Sub(began).Seconds()) }}
 	return &backends.Snapshot{
-		Header: b.header(b.store.Committed()), ReadCloser: timed, SizeBytes: s.SizeBytes, StorageVersion: mvcc.StorageVersion,
+		Header: b.header(b.store.Committed()), ReadCloser: timed, SizeBytes: s.SizeBytes, StorageVersion: s.StorageVersion,
 	}, nil
 }
 
@@ -97,4 +112,34 @@ func (b *Backend) Defragment(ctx context.Context, _ backends.Caller) (backends.H
 	}
 	b.metrics.defrag.Observe(b.env.Clock.Now().Sub(began).Seconds())
 	return b.header(b.store.Committed()), nil
+}
+
+// MoveLeader implements backends.LeaderMover. To the leader itself it is done at
+// once.
+func (b *Backend) MoveLeader(ctx context.Context, _ backends.Caller, target uint64) error {
+	if b.closed.Load() {
+		return backends.ErrStopped
+	}
+	s := b.node.Status()
+	if s.Leader != s.MemberID {
+		return backends.ErrNotLeader
+	}
+	if member, ok := b.machine.members.Load().find(target); !ok || member.IsLearner {
+		return backends.ErrBadLeaderTransferee
+	}
+	if target == s.MemberID {
+		return nil
+	}
+	inner, cancel := context.WithTimeout(ctx, b.config.requestTimeout())
+	defer cancel()
+	err := b.node.TransferLeadership(inner, target)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded), err == nil && b.node.Status().Leader != target:
+		return backends.ErrLeaderTransferTimeout
+	case err != nil:
+		return replicaError(err)
+	}
+	return nil
 }

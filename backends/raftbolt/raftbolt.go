@@ -23,9 +23,6 @@ import (
 // name is the backend's in messages.
 const name = "raftbolt"
 
-// clusterVersion is what a founding member writes, and etcd's tools look for.
-const clusterVersion = "3.7.0"
-
 // Backend is an open member.
 type Backend struct {
 	config  Config
@@ -45,6 +42,10 @@ type Backend struct {
 	// from then until a flush succeeds.
 	full   chan struct{}
 	noRoom atomic.Bool
+
+	// configuring is held by the change of the members that is under way here: raft
+	// would drop a second one without a word.
+	configuring chan struct{} // capacity 1
 
 	// running ends when Close begins.
 	running context.Context
@@ -88,7 +89,7 @@ func Open(ctx context.Context, config Config, env backends.Env) (_ *Backend, err
 			zap.Int("max-cost", auth.MaxCost), zap.Int("default-cost", auth.DefaultCost), zap.Int("given-cost", c))
 		config.BcryptCost = auth.DefaultCost
 	}
-	b := &Backend{config: config, env: env, ready: make(chan struct{}), full: make(chan struct{}, 1), hasher: auth.NewHasher(config.BcryptCost)}
+	b := &Backend{config: config, env: env, ready: make(chan struct{}), full: make(chan struct{}, 1), configuring: make(chan struct{}, 1), hasher: auth.NewHasher(config.BcryptCost)}
 	if b.metrics, err = newMetrics(env.Metrics); err != nil {
 		return nil, fmt.Errorf("raftbolt: %w", err)
 	}
@@ -230,7 +231,7 @@ func (b *Backend) found(ctx context.Context) error {
 	}
 	t := b.store.Begin()
 	t.Set(mvcc.BucketMembers, self.key(), value)
-	t.Set(mvcc.BucketCluster, []byte("clusterVersion"), []byte(clusterVersion))
+	t.Set(mvcc.BucketCluster, []byte(clusterVersionKey), []byte(clusterVersion))
 	w := auth.Founding()
 	t.Set(mvcc.Bucket(w.Bucket), w.Key, w.Value)
 	if _, err := t.Commit(); err != nil {
@@ -256,7 +257,7 @@ func (b *Backend) start() {
 	if err != nil {
 		b.env.Logger.Error("auto compaction is off", zap.Error(err)) // validate read it before
 	}
-	for _, run := range []func(){b.superviseNode, b.superviseDisk, b.tickWaiters, b.runLeases, func() { b.compactAutomatically(keep) }} {
+	for _, run := range []func(){b.superviseNode, b.superviseDisk, b.tickWaiters, b.runLeases, b.followVersion, func() { b.compactAutomatically(keep) }} {
 		b.work.Go(run)
 	}
 }

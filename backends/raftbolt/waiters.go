@@ -9,11 +9,12 @@ import (
 // outcome is what became of a proposal.
 type outcome struct {
 	err error
-	// txn is the result of a Txn, and alarms of an Alarm.
-	txn    *backends.TxnResult
-	alarms []backends.Alarm
+	// txn is the result of a Txn, alarms of an Alarm, and members of a change of them.
+	txn     *backends.TxnResult
+	alarms  []backends.Alarm
+	members *memberSet
 	// revision is the store's after it, term that of its entry, and index the entry's own,
-	// of an authentication alone.
+	// of an authentication and a change of the members alone.
 	revision int64
 	term     uint64
 	index    uint64

@@ -82,8 +82,8 @@ func TestOpenRefuses(t *testing.T) {
 		}, corrupt, "no valid meta page"},
 		{"meta pages overwritten", overwrite(0, 8192), corrupt, "no valid meta page"},
 		{"storage version", meta(func(tx *bolt.Tx) error {
-			return tx.Bucket([]byte("meta")).Put([]byte("storageVersion"), []byte("3.6.0"))
-		}), func(err error) bool { return errors.Is(err, ErrVersion) }, `"3.6.0"`},
+			return tx.Bucket([]byte("meta")).Put([]byte("storageVersion"), []byte("3.8.0"))
+		}), func(err error) bool { return errors.Is(err, ErrVersion) }, `"3.8.0"`},
 		{"no storage version", meta(func(tx *bolt.Tx) error {
 			return tx.Bucket([]byte("meta")).Delete([]byte("storageVersion"))
 		}), func(err error) bool { return errors.Is(err, ErrVersion) }, `""`},

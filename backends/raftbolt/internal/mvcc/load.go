@@ -18,6 +18,7 @@ type loader struct {
 	founding  uint64
 	keys      *builder
 	last      revision
+	version   string
 	applied   Applied
 	scheduled int64
 	finished  int64
@@ -104,8 +105,8 @@ func (l *loader) read(tx *bolt.Tx) error {
 
 // readMeta reads the positions; get gives an entry of the meta bucket.
 func (l *loader) readMeta(get func(k []byte) []byte) error {
-	if v := get([]byte(metaStorageVersion)); string(v) != StorageVersion {
-		return fmt.Errorf("%w: %s has %q, this program writes %q", ErrVersion, l.path, v, StorageVersion)
+	if l.version = string(get([]byte(metaStorageVersion))); !slices.Contains(storageVersions(), l.version) {
+		return fmt.Errorf("%w: %s has %q, this program knows %q", ErrVersion, l.path, l.version, storageVersions())
 	}
 	for name, to := range map[string]*uint64{metaConsistentIndex: &l.applied.Index, metaTerm: &l.applied.Term} {
 		if v := get([]byte(name)); len(v) == 8 {

@@ -129,6 +129,8 @@ func (s *Store) adopt(l *loader) {
 	// The log brings everything after this boundary.
 	s.layer.boundary = boundary{revision: current, applied: l.applied}
 	s.applied = l.applied
+	version := l.version
+	s.version.Store(&version)
 	s.compact.finished = l.finished
 	s.ring.from = current + 1
 	s.state.Store(&state{

@@ -6,9 +6,14 @@ import (
 	"hash/fnv"
 )
 
-// StorageVersion is the version of etcd's schema that the file has. etcd 3.7
+// StorageVersion is the version of etcd's schema that a new file has. etcd 3.7
 // writes it to the meta bucket and its tools look for it there.
 const StorageVersion = "3.7.0"
+
+// storageVersions are those that a file may have. From 3.6 to 3.7 nothing changed
+// but the version, which is written for the earlier etcd when a cluster is to go
+// back to it (server/storage/schema, schemaChanges).
+func storageVersions() []string { return []string{"3.6.0", StorageVersion} }
 
 // Bucket names a small bucket of etcd's schema.
 type Bucket string
@@ -41,7 +46,7 @@ func buckets() []Bucket {
 //	consistent_index     8 bytes, big endian: the raft index that the file reflects
 //	term                 8 bytes, big endian: that entry's term
 //	confState            JSON of raftpb.ConfState
-//	storageVersion       text, StorageVersion
+//	storageVersion       text, one of storageVersions
 //	scheduledCompactRev  a revision (sub 0): the last compaction asked for
 //	finishedCompactRev   a revision (sub 0): the last compaction done in the file
 const (

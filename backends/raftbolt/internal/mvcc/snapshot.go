@@ -28,6 +28,8 @@ type Snapshot struct {
 	SizeBytes int64
 	// Applied is the log position that it reflects.
 	Applied Applied
+	// StorageVersion is the file's.
+	StorageVersion string
 }
 
 // Snapshot flushes and copies the file, to an unlinked file beside it.
@@ -67,7 +69,7 @@ func (s *Store) snapshot(ctx context.Context, free func()) (*Snapshot, error) {
 		if err := l.readMeta(tx.Bucket([]byte(bucketMeta)).Get); err != nil {
 			return err
 		}
-		snap.Applied = l.applied
+		snap.Applied, snap.StorageVersion = l.applied, l.version
 		snap.SizeBytes, err = tx.WriteTo(contextWriter{ctx, f})
 		return err
 	})

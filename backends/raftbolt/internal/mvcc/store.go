@@ -38,6 +38,8 @@ type Store struct {
 	misses uint64
 	// applied is what the last flush wrote.
 	applied Applied
+	// version is the storage version.
+	version atomic.Pointer[string]
 
 	// db is the open file. File access holds fileMu shared, the swap of files by
 	// Defragment exclusively. db is nil once closed.
@@ -100,6 +102,9 @@ func (s *Store) Applied() Applied {
 	defer s.mu.Unlock()
 	return s.applied
 }
+
+// StorageVersion is that of the file, with what waits to be flushed.
+func (s *Store) StorageVersion() string { return *s.version.Load() }
 
 // Keys is the number of live keys.
 func (s *Store) Keys() int64 { return s.state.Load().root.count(everything()) }

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/etcdshim/shim/backends"
 )
@@ -18,6 +19,7 @@ type Txn struct {
 	index   *index
 	changes []*HistoryEvent
 	ops     []bucketOp
+	version string // to be set, "" for none
 }
 
 // Begin starts a transaction. There is at most one at a time.
@@ -169,6 +171,17 @@ func (t *Txn) Delete(b Bucket, key []byte) {
 	t.ops = append(t.ops, bucketOp{b, bytes.Clone(key), nil})
 }
 
+// SetStorageVersion sets the version that the file is written for, and tells whether
+// there is such a one. It makes no revision.
+func (t *Txn) SetStorageVersion(version string) bool {
+	if !slices.Contains(storageVersions(), version) {
+		return false
+	}
+	t.Set(bucketMeta, []byte(metaStorageVersion), []byte(version))
+	t.version = version
+	return true
+}
+
 // View pins the state at this point of the transaction for reading after the Txn
 // ended; to be read, if anything was written, only after a Commit. Until it is
 // closed no physical compaction removes what it can read, so it must be closed
@@ -200,6 +213,9 @@ func (t *Txn) Commit() (int64, error) {
 			revision:        t.Revision(),
 			compactRevision: t.base.compactRevision,
 		}, t.changes, t.ops)
+		if version := t.version; version != "" {
+			s.version.Store(&version)
+		}
 	}
 	return t.Revision(), nil
 }

@@ -170,16 +170,37 @@ func (n *Node) Durable(index uint64) {
 	}
 }
 
-// ProposeConfChange proposes a single-step change. nil says that it was handed to raft: the outcome comes by ApplyConfChange, or as
-// an empty entry when another change was pending. Errors: ErrNoLeader, ErrDropped, ErrStopped.
-func (n *Node) ProposeConfChange(change ConfChange) error {
+// ProposeConfChange proposes a single-step change. Errors and dropped are those of ProposeReserved. Handed to raft, the outcome comes by
+// ApplyConfChange; or, without a word, the change becomes an empty entry, if another one was handed to raft and the leader has not yet
+// applied it: propose the next one only after WaitApplied of the one before.
+func (n *Node) ProposeConfChange(change ConfChange, dropped func(error)) error {
 	err := ErrStopped
 	n.locked(func() {
 		if !n.over {
-			err = n.core.proposeConfChange(change)
+			err = n.core.proposeConfChange(change, dropped)
 		}
 	})
 	return err
+}
+
+// Progress is what the leader knows of how much of its log a member has.
+type Progress struct {
+	// Leads: this member leads. All else is zero if it does not.
+	Leads bool
+	// Known: the member asked about is in the configuration.
+	Known bool
+	// Match is the highest index up to which the member's log is known to be the leader's, LeaderMatch what the leader itself has synced.
+	Match, LeaderMatch uint64
+}
+
+// Progress tells how far a member is, on the leader.
+func (n *Node) Progress(member uint64) (p Progress) {
+	n.locked(func() {
+		if !n.over {
+			p = n.core.progress(member)
+		}
+	})
+	return p
 }
 
 // TransferLeadership asks the leader to hand over to member, and returns nil when that member or another than before leads. Errors:

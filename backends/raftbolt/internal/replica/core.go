@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/etcdshim/shim/backends/raftbolt/internal/wal"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 )
 
 const (
@@ -37,6 +39,7 @@ type faults struct {
 // proposal waits for the writer.
 type proposal struct {
 	command  []byte
+	conf     *raftpb.ConfChange // what command encodes, if it is a configuration change, which travels alone
 	dropped  func(error)
 	reserved bool // may use the room that the log keeps back, see room.go
 }
@@ -185,8 +188,15 @@ func (c *core) propose(p proposal) error {
 func (c *core) stepProposals() {
 	waiting := c.admit()
 	for len(waiting) > 0 {
-		data, n := coalesce(waiting)
-		if err := c.raft.Propose(data); err != nil {
+		n, err := 1, error(nil)
+		if conf := waiting[0].conf; conf != nil {
+			err = c.raft.ProposeConfChange(conf)
+		} else {
+			var data []byte
+			data, n = coalesce(waiting)
+			err = c.raft.Propose(data)
+		}
+		if err != nil {
 			c.drop(waiting[:n], c.dropError(err))
 		}
 		waiting = waiting[n:]
@@ -215,16 +225,18 @@ func (c *core) dropPending(err error) {
 	c.pending, c.pendingBytes = nil, 0
 }
 
-// proposeConfChange steps a configuration change at once: it travels alone.
-func (c *core) proposeConfChange(change ConfChange) error {
-	// What waits was proposed earlier.
-	c.stepProposals()
-	err := c.raft.ProposeConfChange(change.toRaft())
-	if err != nil {
-		err = c.dropError(err)
+// proposeConfChange queues a configuration change for the next batch, one at a time. It may use the room that the log keeps back: changes are small
+// and rare.
+func (c *core) proposeConfChange(change ConfChange, dropped func(error)) error {
+	if slices.ContainsFunc(c.pending, func(p proposal) bool { return p.conf != nil }) {
+		return ErrTooManyPending
 	}
-	c.drain()
-	return err
+	conf := change.toRaft()
+	_, data, err := raftpb.MarshalConfChange(conf)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDropped, err)
+	}
+	return c.propose(proposal{command: data, conf: conf, dropped: dropped, reserved: true})
 }
 
 // nextBatch answers what the writer has to write next, nil if nothing. The batch before must be done.
@@ -386,6 +398,23 @@ func (c *core) look() {
 func (c *core) transfer(member uint64) {
 	c.raft.TransferLeader(member)
 	c.drain()
+}
+
+// progress is what the leader knows of a member's log.
+func (c *core) progress(member uint64) Progress {
+	if c.role != Leader {
+		return Progress{}
+	}
+	p := Progress{Leads: true}
+	c.raft.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id == c.id {
+			p.LeaderMatch = pr.Match
+		}
+		if id == member {
+			p.Known, p.Match = true, pr.Match
+		}
+	})
+	return p
 }
 
 // reportSnapshot tells raft how the sending of a snapshot ended.

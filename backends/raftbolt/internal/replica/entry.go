@@ -14,10 +14,11 @@ import (
 //	1      -    per command: its length as an unsigned varint, then its bytes
 const entryVersion = 1
 
-// coalesce encodes the head of waiting that fits into an entry, at least one, and tells how many those are.
+// coalesce encodes the head of waiting that fits into an entry, at least one, up to the next configuration change, and tells how many
+// those are. The first is not a configuration change.
 func coalesce(waiting []proposal) (data []byte, n int) {
 	size := 1
-	for n < len(waiting) {
+	for n < len(waiting) && waiting[n].conf == nil {
 		add := len(waiting[n].command) + binary.MaxVarintLen32
 		if n > 0 && size+add > EntryBytes {
 			break

@@ -17,7 +17,8 @@ type LogSummary struct {
 }
 
 // InspectLog reads the log of a member that does not run, and changes nothing. durable is what the state machine holds; nil when that
-// is not known, and then the two are not compared. command is told of each command in the log; its error is damage.
+// is not known, and then the two are not compared. command is told of each command in the log, and of the Context of each configuration
+// change; its error is damage.
 // Errors: those of Open, nil for a log that Open would take. Only ClusterID, MemberID, Founding and Dir in cfg are used.
 func InspectLog(cfg Config, durable *Durable, command func([]byte) error) (s LogSummary, err error) {
 	var index *uint64
@@ -33,7 +34,11 @@ func InspectLog(cfg Config, durable *Durable, command func([]byte) error) (s Log
 			if e.GetType() != raftpb.EntryConfChange {
 				return fmt.Errorf("unknown type %d", e.GetType())
 			}
-			return proto.Unmarshal(e.GetData(), &raftpb.ConfChange{})
+			conf := &raftpb.ConfChange{}
+			if err := proto.Unmarshal(e.GetData(), conf); err != nil {
+				return err
+			}
+			return command(conf.GetContext())
 		}
 		cs, err := commands(e.GetData())
 		if err != nil {

@@ -304,32 +304,66 @@ func TestQueueIsBounded(t *testing.T) {
 	r.await(t, accepted)
 }
 
-// TestConfChange: a change reaches the state machine with its result, a refused one changes nothing, and a learner is added for good.
+// TestConfChange: a change reaches the state machine with its result, a refused one changes nothing, a learner is added for good, and a group of one
+// goes on with one that never runs, also after a start.
 func TestConfChange(t *testing.T) {
 	r := newRecord(1)
 	cfg := testConfig(t, r)
 	n := found(t, cfg)
-	if err := n.ProposeConfChange(ConfChange{Kind: AddLearner, Member: 13}); err != nil {
-		t.Fatal(err)
+	change := func(kind ConfChangeKind, member uint64) {
+		t.Helper()
+		if err := n.ProposeConfChange(ConfChange{Kind: kind, Member: member}, func(err error) { t.Error(err) }); err != nil {
+			t.Fatal(err)
+		}
 	}
-	mustPropose(t, n, []byte("a"))
-	r.await(t, 1)
+	// applied returns when raft knows that what was proposed before is applied.
+	applied := func(commands int) {
+		t.Helper()
+		mustPropose(t, n, []byte("a"))
+		r.await(t, commands)
+		if err := n.WaitApplied(t.Context(), n.Status().Committed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(AddLearner, 13)
+	applied(1)
 	if len(r.conf.Learners) != 0 {
 		t.Errorf("learners %v after a refused change", r.conf.Learners)
 	}
-	if err := n.ProposeConfChange(ConfChange{Kind: AddLearner, Member: 2}); err != nil {
-		t.Fatal(err)
-	}
-	mustPropose(t, n, []byte("b"))
-	r.await(t, 2)
+	change(AddLearner, 2)
+	applied(2)
 	if len(r.conf.Learners) != 1 || r.conf.Learners[0] != 2 {
 		t.Errorf("learners %v", r.conf.Learners)
+	}
+	if p := n.Progress(2); p != (Progress{Leads: true, Known: true, LeaderMatch: p.LeaderMatch}) || p.LeaderMatch == 0 {
+		t.Errorf("progress of a learner that never ran: %+v", p)
+	}
+	if p := n.Progress(1); !p.Known || p.Match == 0 || p.Match != p.LeaderMatch {
+		t.Errorf("progress of the leader: %+v", p)
+	}
+	if p := n.Progress(13); p.Known {
+		t.Errorf("progress of nobody: %+v", p)
+	}
+	// It is behind what the log still has, and there is nobody to send a snapshot to.
+	for i := range 50 {
+		mustPropose(t, n, make([]byte, 10_000))
+		r.await(t, 3+i)
+	}
+	n.Durable(r.flush())
+	n.Stop()
+	n = start(t, cfg)
+	mustPropose(t, n, []byte("b"))
+	r.await(t, 53)
+	change(RemoveMember, 2)
+	applied(54)
+	if len(r.conf.Learners) != 0 {
+		t.Errorf("learners %v after the removal", r.conf.Learners)
 	}
 	n.Durable(r.flush())
 	n.Stop()
 	n = start(t, cfg)
 	mustPropose(t, n, []byte("c"))
-	r.await(t, 3)
+	r.await(t, 55)
 	if s := n.Status(); s.Role != Leader || s.Leader != 1 || !s.TermApplied || s.Applied > s.Committed {
 		t.Errorf("status %+v", s)
 	}

@@ -62,8 +62,9 @@ func entriesSize(entries []*raftpb.Entry) (n int64) {
 // proposalSize bounds what a command takes in an entry, bytes.
 func proposalSize(p proposal) int64 { return int64(binary.MaxVarintLen32 + len(p.command)) }
 
-// logged bounds what commands of that size together take in the log, bytes. Two entries in a row hold more than EntryBytes: else they were one.
-func logged(size int64) int64 { return size + (2*size/EntryBytes+1)*wal.BatchSize(1) }
+// logged bounds what commands of that size together take in the log, bytes. Two entries in a row hold more than EntryBytes: else they were one; but
+// one of them may be a configuration change, which is an entry for itself and parts those around it.
+func logged(size int64) int64 { return size + (2*size/EntryBytes+3)*wal.BatchSize(1) }
 
 // admit takes from the waiting proposals those that the log has room for, at most batchBytes or one, in order, and drops those that it will have none
 // for. The others go on waiting.

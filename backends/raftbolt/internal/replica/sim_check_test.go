@@ -2,6 +2,7 @@ package replica
 
 import (
 	"hash/fnv"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -32,11 +33,16 @@ type simProposal struct {
 	dropped  bool
 }
 
-func newLedger() ledger {
+func newLedger(first simState) ledger {
 	return ledger{
-		history: []simState{{}, {index: 1, term: 1}}, leaders: map[uint64]uint64{}, votes: map[memberTerm]uint64{},
+		history: []simState{{}, first}, leaders: map[uint64]uint64{}, votes: map[memberTerm]uint64{},
 		contents: map[indexTerm]uint64{}, proposals: map[uint64]*simProposal{}, lastOrder: [2]int{-1, -1},
 	}
+}
+
+// equal compares what simple changes change.
+func (s ConfState) equal(o ConfState) bool {
+	return slices.Equal(s.Voters, o.Voters) && slices.Equal(s.Learners, o.Learners)
 }
 
 // dropped: the node said that the command is certainly not proposed.
@@ -58,8 +64,12 @@ func (w *world) applied(m *simMember, e Entry, state simState) {
 	case e.Index > m.core.committed:
 		w.fail("member %d applies %d, %d is committed", m.id, e.Index, m.core.committed)
 	case e.Index < uint64(len(l.history)):
-		if known := l.history[e.Index]; known.digest != state.digest || known.term != state.term {
+		known := l.history[e.Index]
+		if known.digest != state.digest || known.term != state.term {
 			w.fail("member %d applies another entry at %d (term %d) than the first member did (term %d)", m.id, e.Index, e.Term, known.term)
+		}
+		if !known.conf.equal(state.conf) {
+			w.fail("member %d has the configuration %+v at %d, the first member had %+v", m.id, state.conf, e.Index, known.conf)
 		}
 	case e.Index > uint64(len(l.history)):
 		w.fail("member %d applies %d, nobody applied %d", m.id, e.Index, len(l.history))
@@ -68,6 +78,9 @@ func (w *world) applied(m *simMember, e Entry, state simState) {
 		for _, c := range e.Commands {
 			w.firstApplied(commandID(c), e.Index)
 		}
+	}
+	if m.id > uint64(w.voters) {
+		w.totals.learned++
 	}
 	for _, c := range e.Commands {
 		if p := l.proposals[commandID(c)]; p.member == m && p.life == m.life {
@@ -87,7 +100,7 @@ func (w *world) firstApplied(id, index uint64) {
 		w.fail("command %d is applied at %d and at %d", id, p.index, index)
 	}
 	p.index = index
-	if len(w.members) == 1 {
+	if w.voters == 1 && p.member.id == 1 {
 		// On a full disk reserved commands overtake the others.
 		kind := 0
 		if p.reserved {
@@ -227,6 +240,9 @@ func (l *ledger) checkLogs(w *world) {
 // checkEnd: everything acknowledged is there, on every member.
 func (l *ledger) checkEnd(w *world) {
 	for _, m := range w.members {
+		if !w.belongs(m) {
+			continue
+		}
 		state := m.store.state
 		if state.index < l.acknowledged {
 			w.fail("member %d ends at %d, %d was acknowledged", m.id, state.index, l.acknowledged)

@@ -58,7 +58,7 @@ func (m *simMember) config() Config {
 
 // create makes the log and starts the first life.
 func (m *simMember) create() {
-	if err := CreateLog(m.config(), 1, 1); err != nil {
+	if err := CreateLog(m.config(), m.store.state.index, m.store.state.term); err != nil {
 		m.w.fail("member %d: create the log: %v", m.id, err)
 	}
 	m.start()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 )
 
 // simStore is the model state machine of one member: it remembers a digest of all commands in order. Its durable part outlives crashes.
@@ -72,8 +73,18 @@ func (s *simStore) ApplyConfChange(e Entry, change ConfChange, state ConfState, 
 	if (refused != nil) != (change.Context[0]%2 == 1) {
 		return errors.New("the refusal was lost")
 	}
-	if len(state.Voters) != len(s.w.members) {
-		return fmt.Errorf("voters %v", state.Voters)
+	want := ConfState{Voters: s.state.conf.Voters, Learners: s.state.conf.Learners}
+	switch is := slices.Contains(want.Learners, change.Member); {
+	case refused != nil:
+	case change.Kind == AddLearner && !is:
+		want.Learners = slices.Sorted(slices.Values(append(slices.Clone(want.Learners), change.Member)))
+		s.w.totals.learners++
+	case change.Kind == RemoveMember && is:
+		want.Learners = slices.DeleteFunc(slices.Clone(want.Learners), func(id uint64) bool { return id == change.Member })
+		s.w.totals.removals++
+	}
+	if !state.equal(want) || len(state.Voters) != s.w.voters {
+		return fmt.Errorf("%+v at %d makes %+v of %+v, want %+v", change, e.Index, state, s.state.conf, want)
 	}
 	s.state.conf = state
 	return s.Apply([]Entry{e})

@@ -116,6 +116,7 @@ func TestSimulation(t *testing.T) {
 		"crashes": sum.crashes, "power losses": sum.powerLosses, "torn batches": sum.torn, "elections": sum.elections,
 		"snapshots": sum.snapshots, "flushes": sum.flushes, "acknowledged": sum.acknowledged, "confirmed reads": sum.confirmed,
 		"full disks": sum.full, "proposals refused for a full disk": sum.refused,
+		"learners": sum.learners, "removed learners": sum.removals, "entries applied by learners": sum.learned,
 	} {
 		if count == 0 {
 			t.Errorf("no %s in %d seeds", name, n)

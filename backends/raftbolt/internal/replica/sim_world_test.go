@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -19,6 +20,7 @@ const (
 	simFillSegmentBytes = 32 << 10
 	simEventLimit       = 400_000     // a world that takes more has stopped making progress
 	simConvergeMicros   = 120_000_000 // after healing
+	simLearners         = 3           // machines, at most, that join as learners
 )
 
 // totals count what happened in worlds, so that nobody takes an idle simulator for a green one.
@@ -28,6 +30,7 @@ type totals struct {
 	snapshotsMade, snapshots, flushes, confirmed int
 	dropped, events                              int
 	full, refused                                int // tries to make a spare on a full disk; proposals refused for it
+	learners, removals, learned                  int // learners added, removed; entries that learners applied
 }
 
 func (t *totals) add(o totals) {
@@ -47,6 +50,9 @@ func (t *totals) add(o totals) {
 	t.events += o.events
 	t.full += o.full
 	t.refused += o.refused
+	t.learners += o.learners
+	t.removals += o.removals
+	t.learned += o.learned
 }
 
 // world is a group of members on virtual time, in one goroutine, wholly determined by its seed.
@@ -57,7 +63,8 @@ type world struct {
 	events eventHeap
 	serial int
 
-	members []*simMember
+	members []*simMember // the voters first, then those that may learn
+	voters  int
 	faults  faults
 	direct  bool // check the order of sync, answer, flush and cut itself, beside the consequences
 
@@ -92,20 +99,32 @@ func newWorld(seed uint64) *world {
 	if w.fills = seed%5 == 0; w.fills {
 		w.segmentBytes = simFillSegmentBytes
 	}
-	w.cut = make([]bool, size)
+	w.voters = size
 	w.lossy = w.rng.IntN(12)
-	w.ledger = newLedger()
 	var voters []uint64
 	for i := range size {
 		voters = append(voters, uint64(i+1))
 	}
-	for _, id := range voters {
-		m := &simMember{w: w, id: id, disk: newSimDisk(w.rng)}
-		first := simState{index: 1, term: 1, conf: ConfState{Voters: voters}}
-		m.store = &simStore{w: w, m: m, state: first, durable: first}
-		w.members = append(w.members, m)
+	first := simState{index: 1, term: 1, conf: ConfState{Voters: voters}}
+	w.ledger = newLedger(first)
+	for range voters {
+		w.addMachine(first)
 	}
 	return w
+}
+
+// addMachine makes a machine with the next id, whose store holds state.
+func (w *world) addMachine(state simState) *simMember {
+	m := &simMember{w: w, id: uint64(len(w.members) + 1), disk: newSimDisk(w.rng)}
+	m.store = &simStore{w: w, m: m, state: state, durable: state}
+	w.members, w.cut = append(w.members, m), append(w.cut, false)
+	return m
+}
+
+// belongs tells whether m is in the configuration of a leader.
+func (w *world) belongs(m *simMember) bool {
+	l := w.leader()
+	return m.id <= uint64(w.voters) || l != nil && slices.Contains(l.store.state.conf.Learners, m.id)
 }
 
 // event is a step at a time. Equal times keep the order of their making.
@@ -227,7 +246,7 @@ func (w *world) settle() {
 // agreed tells whether every member has applied index.
 func (w *world) agreed(index uint64) bool {
 	for _, m := range w.members {
-		if m.store.state.index < index {
+		if w.belongs(m) && m.store.state.index < index {
 			return false
 		}
 	}
@@ -292,10 +311,23 @@ func (w *world) propose(m *simMember) uint64 {
 	return id
 }
 
-// proposeConf proposes a change that changes no membership.
+// proposeConf proposes a change: of nothing, or that a machine becomes a learner or is none any more. The state machines refuse one in two.
 func (w *world) proposeConf(m *simMember) {
 	w.nextID++
-	_ = m.core.proposeConfChange(ConfChange{Kind: UpdateMember, Member: m.id, Context: []byte{byte(w.nextID)}}) // refused without a leader
+	change := ConfChange{Kind: UpdateMember, Member: m.id, Context: []byte{byte(w.nextID)}}
+	switch machines := w.members[w.voters:]; {
+	case w.chance(3):
+	case len(machines) < simLearners && w.chance(2):
+		learner := w.addMachine(simState{})
+		learner.create()
+		change.Kind, change.Member = AddLearner, learner.id
+	case len(machines) > 0:
+		change.Kind, change.Member = AddLearner, machines[w.rng.IntN(len(machines))].id
+		if slices.Contains(m.store.state.conf.Learners, change.Member) {
+			change.Kind = RemoveMember
+		}
+	}
+	_ = m.core.proposeConfChange(change, nil) // refused without a leader, dropped while another is under way
 }
 
 // reader asks for linearizable reads.

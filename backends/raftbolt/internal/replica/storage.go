@@ -38,9 +38,12 @@ func (s storage) LastIndex() (uint64, error) { return s.c.log.LastIndex(), nil }
 // FirstIndex implements raft.Storage.
 func (s storage) FirstIndex() (uint64, error) { return s.c.log.FirstIndex(), nil }
 
-// Snapshot implements raft.Storage. raft asks again until the state machine has made one.
+// Snapshot implements raft.Storage. raft asks again until the state machine has made one. Without a transport there is nobody to send one to.
 func (s storage) Snapshot() (*raftpb.Snapshot, error) {
 	c := s.c
+	if c.transport == nil {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
 	if snap := c.snapshot; snap != nil {
 		// One that the log does not adjoin any more helps nobody.
 		if c.snapshot = nil; snap.GetMetadata().GetIndex()+1 >= c.log.FirstIndex() {
