@@ -34,7 +34,7 @@ func (s *Server) memberList(ctx context.Context, r *pb.MemberListRequest) (any, 
 }
 
 // memberAdd adds a member. As etcd (v3rpc/member.go, MemberAdd) it looks at the
-// URLs before anything else.
+// URLs before it asks who the caller is.
 func (s *Server) memberAdd(ctx context.Context, r *pb.MemberAddRequest) (any, error) {
 	if s.members == nil {
 		return nil, s.unsupported("MemberAdd")
@@ -43,7 +43,11 @@ func (s *Server) memberAdd(ctx context.Context, r *pb.MemberAddRequest) (any, er
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.members.MemberAdd(ctx, s.caller(ctx), urls, r.IsLearner)
+	caller, err := s.authorize(ctx, backends.AccessAdmin)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.members.MemberAdd(ctx, caller, urls, r.IsLearner)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +61,11 @@ func (s *Server) memberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (a
 	if s.members == nil {
 		return nil, s.unsupported("MemberRemove")
 	}
-	res, err := s.members.MemberRemove(ctx, s.caller(ctx), r.ID)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.members.MemberRemove(ctx, caller, r.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +79,11 @@ func (s *Server) memberUpdate(ctx context.Context, r *pb.MemberUpdateRequest) (a
 	if s.members == nil {
 		return nil, s.unsupported("MemberUpdate")
 	}
-	res, err := s.members.MemberUpdate(ctx, s.caller(ctx), r.ID, r.PeerURLs)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.members.MemberUpdate(ctx, caller, r.ID, r.PeerURLs)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +95,11 @@ func (s *Server) memberPromote(ctx context.Context, r *pb.MemberPromoteRequest) 
 	if s.members == nil {
 		return nil, s.unsupported("MemberPromote")
 	}
-	res, err := s.members.MemberPromote(ctx, s.caller(ctx), r.ID)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.members.MemberPromote(ctx, caller, r.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -112,7 +112,11 @@ func (s *Server) hash(ctx context.Context, _ *pb.HashRequest) (any, error) {
 	if s.hasher == nil {
 		return nil, s.unsupported("Hash")
 	}
-	res, err := s.hasher.Hash(ctx, s.caller(ctx))
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.hasher.Hash(ctx, caller)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +128,11 @@ func (s *Server) moveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (any, 
 	if s.leaderMover == nil {
 		return nil, s.unsupported("MoveLeader")
 	}
-	if err := s.leaderMover.MoveLeader(ctx, s.caller(ctx), r.TargetID); err != nil {
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.leaderMover.MoveLeader(ctx, caller, r.TargetID); err != nil {
 		return nil, err
 	}
 	return &pb.MoveLeaderResponse{}, nil
@@ -138,7 +146,11 @@ func (s *Server) downgrade(ctx context.Context, r *pb.DowngradeRequest) (any, er
 	if s.downgrader == nil {
 		return nil, s.unsupported("Downgrade")
 	}
-	req := &backends.DowngradeRequest{Caller: s.caller(ctx), Action: backends.DowngradeAction(r.Action)}
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req := &backends.DowngradeRequest{Caller: caller, Action: backends.DowngradeAction(r.Action)}
 	switch r.Action {
 	case pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_ENABLE:
 		var ok bool

@@ -126,7 +126,8 @@ func (m *machine) permit(c *command) error {
 		if c.term == 0 { // else it is the leader who asks
 			return m.permitLease(s, &c.caller, c.lease)
 		}
-	case kindCompact, kindLeaseGrant, kindCheckpoint, kindAlarm, kindAttributes, kindAuthChange, kindAuthenticate:
+	case kindCompact, kindLeaseGrant, kindCheckpoint, kindAlarm, kindAttributes, kindAuthChange, kindAuthenticate,
+		kindVersion, kindDowngrade, kindMember:
 	}
 	return nil
 }
