@@ -26,5 +26,7 @@
 // than unaryRecords records is streamed, or paged when the upstream is older
 // than 3.7; either way one message of it is held.
 //
-// Connections are not encrypted.
+// Connections are not encrypted unless a parameter of the URL turns TLS on: tls,
+// cacert, cert with key, insecure-skip-tls-verify. The upstream's certificate must be for
+// the first host of the URL.
 package etcd

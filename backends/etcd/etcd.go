@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
@@ -24,7 +24,7 @@ import (
 )
 
 func init() {
-	backends.Register(backends.Driver{Scheme: "etcd", Open: open})
+	backends.Register(backends.Driver{Scheme: "etcd", Parameters: parameters(), Open: open})
 }
 
 const (
@@ -57,7 +57,11 @@ func open(ctx context.Context, u *url.URL, env backends.Env) (backends.Backend, 
 	if err != nil {
 		return nil, fmt.Errorf("backend URL %q: %w", u.Redacted(), err)
 	}
-	b, err := dial(addresses, env.Clock)
+	security, err := transport(u.Query())
+	if err != nil {
+		return nil, fmt.Errorf("backend URL %q: %w", u.Redacted(), err)
+	}
+	b, err := dial(addresses, security, env.Clock)
 	if err != nil {
 		return nil, err
 	}
@@ -91,13 +95,13 @@ func addresses(hosts string) ([]resolver.Address, error) {
 }
 
 // dial makes a backend without waiting for a connection.
-func dial(addresses []resolver.Address, clock backends.Clock) (*Backend, error) {
+func dial(addresses []resolver.Address, security credentials.TransportCredentials, clock backends.Clock) (*Backend, error) {
 	r := manual.NewBuilderWithScheme("etcd")
 	r.InitialState(resolver.State{Addresses: addresses})
 	conn, err := grpc.NewClient("etcd:///upstream",
 		grpc.WithResolvers(r),
 		grpc.WithAuthority(addresses[0].Addr),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(security),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.WithStatsHandler(observer{}),
 		// Only what certainly was not processed is sent again, which grpc does anyway.

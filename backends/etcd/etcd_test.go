@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/status"
@@ -108,7 +109,7 @@ func TestContextAndClose(t *testing.T) {
 	if _, err := b.Txn(ctx, putTxn("k")); !errors.Is(err, context.Canceled) {
 		t.Errorf("context ended: %v", err)
 	}
-	other, err := dial([]resolver.Address{{Addr: "127.0.0.1:1"}}, backends.SystemClock{})
+	other, err := dial([]resolver.Address{{Addr: "127.0.0.1:1"}}, insecure.NewCredentials(), backends.SystemClock{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +268,7 @@ func TestSecondAddress(t *testing.T) {
 	}
 	u := &upstream{put: func(context.Context, *pb.PutRequest) (*pb.PutResponse, error) { return &pb.PutResponse{}, nil }}
 	u.serve(t)
-	b, err := dial([]resolver.Address{{Addr: l.Addr().String()}, {Addr: u.address}}, backends.SystemClock{})
+	b, err := dial([]resolver.Address{{Addr: l.Addr().String()}, {Addr: u.address}}, insecure.NewCredentials(), backends.SystemClock{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,6 +126,10 @@ func (k *check) run() error {
 	}
 	s := k.dir.state
 	k.checked("%s: format %d, cluster %s, member %s", stateName, s.Format, s.ClusterID, s.MemberID)
+	if err := k.dir.interrupted(); err != nil {
+		k.found("remove the directory and restore the snapshot again; nothing but the snapshot was in it", "%v", err)
+		return nil
+	}
 	if !s.Founded {
 		k.note("the founding of this member was interrupted, and nothing was acknowledged: the next start founds it anew")
 		return nil

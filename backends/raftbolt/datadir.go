@@ -29,6 +29,9 @@ import (
 // shim.json with Founded=false, the log, the store, shim.json with Founded=true. Until the last
 // nothing was acknowledged, so that a start which finds Founded=false empties
 // the log and the store and founds anew, with the ids it wrote first.
+//
+// Restore goes the same way, with Restoring=true until the end: a start that finds
+// it refuses, since an empty store is not what was asked for.
 const (
 	memberDir    = "member"
 	stateName    = "shim.json"
@@ -50,9 +53,28 @@ type directoryState struct {
 	MemberID  hexID `json:"memberID"`
 	// FoundingID is random. Log and store bear it, so that files of two directories
 	// with equal ids, which follow from names, are not mixed up.
-	FoundingID hexID  `json:"foundingID"`
-	Founded    bool   `json:"founded"`
-	Comment    string `json:"comment"`
+	FoundingID hexID `json:"foundingID"`
+	Founded    bool  `json:"founded"`
+	// Restoring: a snapshot is being restored, or was when a crash came.
+	Restoring bool   `json:"restoring,omitempty"`
+	Comment   string `json:"comment"`
+}
+
+// interrupted is nil unless a restore into the directory did not come to its end.
+func (d *directory) interrupted() error {
+	if d.state == nil || !d.state.Restoring {
+		return nil
+	}
+	return fmt.Errorf("%w: %s. Remove the directory%s, and restore the snapshot again",
+		ErrRestoreInterrupted, filepath.Join(d.member, stateName), d.andWAL())
+}
+
+// andWAL names the log's directory for an operator, if it lies elsewhere.
+func (d *directory) andWAL() string {
+	if d.wal == filepath.Join(d.member, walDir) {
+		return ""
+	}
+	return " and " + d.wal
 }
 
 const stateComment = "Written by shim. Do not edit."

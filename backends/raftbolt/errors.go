@@ -16,6 +16,16 @@ var (
 	ErrDirectoryInUse = errors.New("the data directory is in use")
 	// ErrDirectoryCorrupt: the files of the data directory contradict each other.
 	ErrDirectoryCorrupt = errors.New("the data directory is corrupt")
+	// ErrRestoreInterrupted: a restore into the data directory did not come to its end.
+	ErrRestoreInterrupted = errors.New("a restore into the data directory was interrupted")
+)
+
+// Errors of Restore and SnapshotStatus.
+var (
+	// ErrSnapshot: the file is no snapshot, or a damaged or incomplete one.
+	ErrSnapshot = errors.New("not a sound snapshot")
+	// ErrNotEmpty: what shall be restored into is not empty.
+	ErrNotEmpty = errors.New("not empty")
 )
 
 // Errors of decoding a command. A log that holds such a command was written by

@@ -66,7 +66,7 @@ var (
 // Open opens the member whose data directory config names, and founds a cluster
 // of one if there is none. It returns as soon as the log is recovered; requests
 // wait until Ready is closed. Errors: every fault of config, ErrForeignDirectory,
-// ErrDirectoryVersion, ErrDirectoryInUse, ErrDirectoryCorrupt, mvcc.CorruptError,
+// ErrDirectoryVersion, ErrDirectoryInUse, ErrDirectoryCorrupt, ErrRestoreInterrupted, mvcc.CorruptError,
 // those of replica.Open, the file system's. After an error nothing runs, and the
 // directory is not locked.
 func Open(ctx context.Context, config Config, env backends.Env) (_ *Backend, err error) {
@@ -116,6 +116,9 @@ func Open(ctx context.Context, config Config, env backends.Env) (_ *Backend, err
 
 // openFiles founds the member if need be, and opens store and log.
 func (b *Backend) openFiles(ctx context.Context, tokens *auth.Tokens) error {
+	if err := b.dir.interrupted(); err != nil {
+		return err
+	}
 	if b.dir.state == nil || !b.dir.state.Founded {
 		if err := b.found(ctx); err != nil {
 			return fmt.Errorf("found the member: %w", err)
@@ -199,12 +202,10 @@ func (b *Backend) found(ctx context.Context) error {
 	if b.dir.state != nil {
 		state = *b.dir.state
 	} else {
-		cluster, member := founderIDs(b.config.InitialAdvertisePeerURLs, b.config.ClusterToken)
-		var founding [8]byte
-		if _, err := rand.Read(founding[:]); err != nil {
+		var err error
+		if state, err = b.config.newState(); err != nil {
 			return err
 		}
-		state.ClusterID, state.MemberID, state.FoundingID = hexID(cluster), hexID(member), hexID(binary.BigEndian.Uint64(founding[:]))
 		if err := b.dir.writeState(state); err != nil {
 			return err
 		}
@@ -247,6 +248,16 @@ func (b *Backend) found(ctx context.Context) error {
 	failpoint.Hit(failpoint.FoundFlushed)
 	state.Founded = true
 	return b.dir.writeState(state)
+}
+
+// newState is the state of a new member, not founded.
+func (c *Config) newState() (directoryState, error) {
+	cluster, member := founderIDs(c.InitialAdvertisePeerURLs, c.ClusterToken)
+	var founding [8]byte
+	if _, err := rand.Read(founding[:]); err != nil {
+		return directoryState{}, err
+	}
+	return directoryState{ClusterID: hexID(cluster), MemberID: hexID(member), FoundingID: hexID(binary.BigEndian.Uint64(founding[:]))}, nil
 }
 
 // start starts the goroutines of an open member.

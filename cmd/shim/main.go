@@ -22,7 +22,7 @@ const etcdVersion = "3.7.3"
 var version = "0.1.0-dev"
 
 func main() {
-	if err := newApp().Run(os.Args); err != nil {
+	if err := newApp().Run(flagsFirst(os.Args)); err != nil {
 		fmt.Fprintln(os.Stderr, "shim:", err)
 		var usage usageError
 		var unchecked uncheckedError
@@ -44,14 +44,14 @@ func newApp() *cli.App {
 	return &cli.App{
 		Name:  "shim",
 		Usage: "serve etcd's v3 API from a backend of choice",
-		UsageText: "shim [flags]\nshim check DATA-DIR\n\n" +
+		UsageText: "shim [flags]\nshim check DATA-DIR\nshim snapshot save|status|restore FILE\n\n" +
 			"Without flags: a single durable member on http://127.0.0.1:2379, data in ./default.etcd.\n" +
 			"Flags take one dash or two; each has an environment variable, which the flag overrides.",
 		Version:              version,
 		HideHelpCommand:      true,
 		Suggest:              true,
 		Flags:                cliFlags(),
-		Commands:             []*cli.Command{checkCommand()},
+		Commands:             []*cli.Command{checkCommand(), snapshotCommand()},
 		EnableBashCompletion: false,
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
 			return usageError{fmt.Errorf("%w (shim --help lists the flags)", err)}

@@ -309,6 +309,12 @@ func (c *checker) change(e *element, at place) error {
 		c.damage("%s: revision %d.%d counts too many changes", at, r.main, r.sub)
 		return nil
 	}
+	if isRaise(tombstone, e.value) {
+		if r.main > c.report.Compacted {
+			c.damage("%s: revision %d was raised to, but nothing is compacted there", at, r.main)
+		}
+		return nil
+	}
 	f, value, err := scanCanonical(e.value)
 	if err != nil || len(f.key) == 0 {
 		c.damage("%s: the record at revision %d.%d cannot be read", at, r.main, r.sub)

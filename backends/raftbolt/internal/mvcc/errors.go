@@ -23,6 +23,9 @@ var (
 	ErrVersion = errors.New("unsupported storage version")
 )
 
+// ErrRevision: Restore cannot raise the revision by so much.
+var ErrRevision = errors.New("the revision cannot be raised so far")
+
 // CorruptError tells that the file is damaged, or that the disk under it is.
 // The process must stop.
 type CorruptError struct {

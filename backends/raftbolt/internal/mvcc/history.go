@@ -153,6 +153,9 @@ func (s *Store) fileHistory(from, to, maxBytes int64) (events []*HistoryEvent, n
 			if r.main > to {
 				break
 			}
+			if isRaise(tombstone, v) {
+				continue
+			}
 			if n := len(events); n > 0 && events[n-1].Revision != r.main && bytes >= maxBytes {
 				next = r.main
 				return nil

@@ -25,7 +25,11 @@ type loader struct {
 }
 
 // load reads the file at Config.Path without changing it.
-func (s *Store) load() (*loader, error) {
+func (s *Store) load() (*loader, error) { return s.loadBy((*loader).read) }
+
+// loadBy is load with another notion of what the file must be, once the structure
+// of its pages is sound.
+func (s *Store) loadBy(read func(l *loader, tx *bolt.Tx) error) (*loader, error) {
 	db, err := s.openBolt(s.cfg.Path, true)
 	if err != nil {
 		return nil, err
@@ -36,7 +40,7 @@ func (s *Store) load() (*loader, error) {
 			if err := l.readPages(tx); err != nil {
 				return err
 			}
-			return l.read(tx)
+			return read(l, tx)
 		})
 	})
 	closeErr := guard(l.path, db.Close)
@@ -68,11 +72,10 @@ func (l *loader) corrupt(format string, args ...any) error {
 	return &CorruptError{Path: l.path, Cause: fmt.Sprintf(format, args...)}
 }
 
+// read reads a store of this directory.
 func (l *loader) read(tx *bolt.Tx) error {
-	for _, name := range []Bucket{bucketMeta, bucketKey} {
-		if tx.Bucket([]byte(name)) == nil {
-			return l.corrupt("bucket %q is missing", name)
-		}
+	if err := l.needBuckets(tx); err != nil {
+		return err
 	}
 	meta := tx.Bucket([]byte(bucketMeta))
 	if err := l.readMeta(meta.Get); err != nil {
@@ -81,6 +84,21 @@ func (l *loader) read(tx *bolt.Tx) error {
 	if seal, err := metaSeal(l.founding, meta.ForEach); err != nil || seal != meta.Sequence() {
 		return errors.Join(err, fmt.Errorf("%w: %s: the seal of bucket %q is %x, of this directory it would be %x", ErrSeal, l.path, bucketMeta, meta.Sequence(), seal))
 	}
+	return l.readRecords(tx)
+}
+
+// needBuckets makes sure that the buckets are there without which a file is no store.
+func (l *loader) needBuckets(tx *bolt.Tx) error {
+	for _, name := range []Bucket{bucketMeta, bucketKey} {
+		if tx.Bucket([]byte(name)) == nil {
+			return l.corrupt("bucket %q is missing", name)
+		}
+	}
+	return nil
+}
+
+// readRecords reads what the buckets hold, but for the meta bucket.
+func (l *loader) readRecords(tx *bolt.Tx) error {
 	// Small buckets are only walked, so that every page was looked at.
 	err := tx.ForEach(func(name []byte, b *bolt.Bucket) error {
 		switch {
@@ -103,11 +121,16 @@ func (l *loader) read(tx *bolt.Tx) error {
 	return nil
 }
 
-// readMeta reads the positions; get gives an entry of the meta bucket.
+// readMeta checks the storage version and reads the positions; get gives an entry
+// of the meta bucket.
 func (l *loader) readMeta(get func(k []byte) []byte) error {
 	if l.version = string(get([]byte(metaStorageVersion))); !slices.Contains(storageVersions(), l.version) {
 		return fmt.Errorf("%w: %s has %q, this program knows %q", ErrVersion, l.path, l.version, storageVersions())
 	}
+	return l.readPositions(get)
+}
+
+func (l *loader) readPositions(get func(k []byte) []byte) error {
 	for name, to := range map[string]*uint64{metaConsistentIndex: &l.applied.Index, metaTerm: &l.applied.Term} {
 		if v := get([]byte(name)); len(v) == 8 {
 			*to = binary.BigEndian.Uint64(v)
@@ -137,18 +160,22 @@ func (l *loader) readChange(k, v []byte) error {
 		return l.corrupt("%v", err)
 	}
 	f, err := scanRecord(v)
-	if err != nil || len(f.key) == 0 {
+	raised := isRaise(tombstone, v)
+	if err != nil || len(f.key) == 0 && !raised {
 		return l.corrupt("the record at revision %d.%d cannot be read", r.main, r.sub)
 	}
 	if r.sub > math.MaxUint32 {
 		return l.corrupt("revision %d.%d counts too many changes", r.main, r.sub)
 	}
-	if !tombstone && (f.version <= 0 || f.mod != r.main) {
+	if !tombstone && !raised && (f.version <= 0 || f.mod != r.main) {
 		return l.corrupt("the record at revision %d.%d says revision %d, version %d", r.main, r.sub, f.mod, f.version)
 	}
 	l.last = r
 	ver := version{main: r.main, sub: uint32(r.sub)}
-	if !tombstone {
+	switch {
+	case raised:
+		ver.create, ver.number = r.main, 1
+	case !tombstone:
 		ver.create, ver.number, ver.leased = f.create, f.version, f.lease != 0
 	}
 	l.keys.add(f.key, ver)

@@ -1,0 +1,128 @@
+package etcd
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/etcdshim/shim/backends"
+)
+
+// certificate makes a certificate for 127.0.0.1 that signs itself, and its files.
+func certificate(t *testing.T) (pair tls.Certificate, cert, key string) {
+	t.Helper()
+	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &secret.PublicKey, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pair, err = tls.LoadX509KeyPair(cert, key); err != nil {
+		t.Fatal(err)
+	}
+	return pair, cert, key
+}
+
+// TestTLS ensures that the parameters of the URL turn TLS on, that the upstream's
+// certificate is verified unless the URL says otherwise, and that a client's goes along.
+func TestTLS(t *testing.T) {
+	pair, cert, key := certificate(t)
+	_, foreign, _ := certificate(t)
+	ca := x509.NewCertPool()
+	text, err := os.ReadFile(cert)
+	if err != nil || !ca.AppendCertsFromPEM(text) {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientCAs: ca, ClientAuth: tls.RequireAndVerifyClientCert,
+	})))
+	pb.RegisterMaintenanceServer(s, &upstream{})
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	for _, c := range []struct {
+		name   string
+		params url.Values
+		ok     bool
+	}{
+		{"verified", url.Values{"cacert": {cert}, "cert": {cert}, "key": {key}}, true},
+		{"not verified", url.Values{"insecure-skip-tls-verify": {"true"}, "cert": {cert}, "key": {key}}, true},
+		{"signed by somebody else", url.Values{"cacert": {foreign}, "cert": {cert}, "key": {key}}, false},
+		{"by nobody the system knows", url.Values{"tls": {"true"}, "cert": {cert}, "key": {key}}, false},
+		{"no certificate of the client's", url.Values{"cacert": {cert}}, false},
+		{"no TLS", nil, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx := t.Context()
+			if !c.ok { // a connection that fails is tried again until the end
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
+				defer cancel()
+			}
+			b, err := open(ctx, &url.URL{Scheme: "etcd", Host: l.Addr().String(), RawQuery: c.params.Encode()}, backends.Env{Clock: backends.SystemClock{}})
+			if err == nil {
+				err = b.Close(ctx)
+			}
+			if c.ok != (err == nil) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestTLSParameters ensures that parameters that cannot be meant are refused.
+func TestTLSParameters(t *testing.T) {
+	_, cert, key := certificate(t)
+	for query, want := range map[string]string{
+		"tls=perhaps":             "neither true nor false",
+		"cert=" + cert:            "go together",
+		"key=" + key:              "go together",
+		"cacert=" + key:           "holds no certificate",
+		"cacert=" + cert + ".not": "no such file",
+		"tls=true&tls=true":       "2 times",
+	} {
+		u := &url.URL{Scheme: "etcd", Host: "127.0.0.1:1", RawQuery: query}
+		if _, err := open(t.Context(), u, backends.Env{Clock: backends.SystemClock{}}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", query, err, want)
+		}
+	}
+}
