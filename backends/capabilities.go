@@ -134,8 +134,8 @@ type HashResult struct {
 type Hasher interface {
 	// Hash hashes everything that is in the store.
 	Hash(ctx context.Context, caller Caller) (HashResult, error)
-	// HashKV hashes up to revision; zero means the current one. ErrCompacted,
-	// ErrFutureRevision.
+	// HashKV hashes up to revision; zero means the current one, and below it there is
+	// nothing to hash. ErrCompacted, ErrFutureRevision.
 	HashKV(ctx context.Context, caller Caller, revision int64) (HashKVResult, error)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"regexp"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -130,6 +131,13 @@ func maintHashRevisions(c *C) {
 	c.compact(r2, true)
 	_, err = c.Maintenance.HashKV(c.Ctx, &pb.HashKVRequest{Revision: r1})
 	c.wantError(err, codes.OutOfRange, msgCompacted)
+	// Below zero nothing is hashed but the bucket's name, and the revision is echoed.
+	for _, revision := range []int64{-1, -9, math.MinInt64} {
+		r := c.hash(revision)
+		equal(c, "hash of nothing", r.Hash, 1084519789)
+		equal(c, "hash revision", r.HashRevision, revision)
+		equal(c, "header revision", r.Header.Revision, c.revision())
+	}
 }
 
 // maintFileHash: the hash of the file changes with the file, and with nothing else.

@@ -378,7 +378,11 @@ func (x *scheduleMember) hashText(ctx context.Context, revision int64) string {
 	if err != nil {
 		return errText(err)
 	}
-	return fmt.Sprintf("hash %+v", h)
+	text := fmt.Sprintf("hash %+v", h)
+	if text == x.m.keptHash(revision) {
+		return x.m.hashKV(revision) // by the schedule it is the one or the other
+	}
+	return text
 }
 
 // readTxnText is Backend.readTxn without the wait for consensus.

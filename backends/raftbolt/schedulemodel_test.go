@@ -28,6 +28,9 @@ type naive struct {
 	compact  int64
 	leases   map[int64]*lease.Record
 	alarms   []backends.Alarm
+	// kept are the hashes that compactions take, by their revision. A member has
+	// those of the compactions that it did in the file since its start, one by one.
+	kept map[int64]mvcc.Hash
 }
 
 type naiveChange struct {
@@ -37,7 +40,7 @@ type naiveChange struct {
 }
 
 func newNaive() *naive {
-	return &naive{now: map[string]*mvccpb.KeyValue{}, revision: 1, compact: -1, leases: map[int64]*lease.Record{}}
+	return &naive{now: map[string]*mvccpb.KeyValue{}, revision: 1, compact: -1, leases: map[int64]*lease.Record{}, kept: map[int64]mvcc.Hash{}}
 }
 
 // at is what lives at a revision.
@@ -146,6 +149,7 @@ func (m *naive) apply(c *command, term uint64) string {
 		case c.revision > m.revision:
 			return errText(backends.ErrFutureRevision)
 		}
+		m.kept[c.revision] = mvcc.Hash{Hash: m.hash(c.revision, true), Revision: c.revision, CompactRevision: m.compact}
 		m.compact = c.revision
 	case kindLeaseGrant:
 		switch {
@@ -533,19 +537,37 @@ func (m *naive) remains() (keys, values [][]byte, kept []naiveChange) {
 	return keys, values, kept
 }
 
-// hashKV is etcd's hash (server/storage/mvcc/hash.go, 3.7.3) over what a finished
-// compaction leaves.
+// hashKV is etcd's answer.
 func (m *naive) hashKV(revision int64) string {
 	switch {
 	case revision > m.revision:
 		return errText(backends.ErrFutureRevision)
 	case revision > 0 && revision < m.compact:
 		return errText(backends.ErrCompacted)
-	case revision <= 0:
+	case revision == 0:
 		revision = m.revision
 	}
+	return fmt.Sprintf("hash %+v", mvcc.Hash{
+		Hash: m.hash(revision, false), Revision: revision, CompactRevision: m.compact, CurrentRevision: m.revision})
+}
+
+// keptHash is the answer of a member that has a compaction's hash, empty if there
+// was none at that revision.
+func (m *naive) keptHash(revision int64) string {
+	h, ok := m.kept[revision]
+	if !ok {
+		return ""
+	}
+	h.CurrentRevision = m.revision
+	return fmt.Sprintf("hash %+v", h)
+}
+
+// hash is etcd's hash (server/storage/mvcc/hash.go, 3.7.3) over what a finished
+// compaction leaves. A compaction that takes one keeps the deletions at its own revision.
+func (m *naive) hash(revision int64, compaction bool) uint32 {
 	keys, values, kept := m.remains()
 	live := m.at(revision)
+	some := len(live) > 0 || compaction && slices.ContainsFunc(kept, func(c naiveChange) bool { return c.deleted && c.kv.ModRevision == revision })
 	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	h.Write([]byte("key"))
 	for i, c := range kept {
@@ -553,11 +575,11 @@ func (m *naive) hashKV(revision int64) string {
 		case main > revision:
 			continue
 		case main > m.compact:
-		case c.deleted, len(live) > 0 && live[string(c.kv.Key)] != c.kv:
+		case c.deleted, some && live[string(c.kv.Key)] != c.kv:
 			continue
 		}
 		h.Write(keys[i])
 		h.Write(values[i])
 	}
-	return fmt.Sprintf("hash %+v", mvcc.Hash{Hash: h.Sum32(), Revision: revision, CompactRevision: m.compact, CurrentRevision: m.revision})
+	return h.Sum32()
 }

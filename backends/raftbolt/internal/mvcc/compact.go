@@ -32,6 +32,70 @@ type compactor struct {
 	mu   sync.Mutex
 	// finished is the revision of the last compaction that is done and durable.
 	finished int64
+	// hashed is the compaction to be done next, when a hash is to be taken of it;
+	// hashes are those that were taken, by ascending revision.
+	hashed *compaction
+	hashes []Hash
+}
+
+// maxKeptHashes is how many hashes of compactions are kept, as in etcd
+// (server/storage/mvcc/hash.go, hashStorageMaxSize): members that compare theirs are
+// not further apart.
+const maxKeptHashes = 10
+
+// compaction is one to be done in the file.
+type compaction struct {
+	// target is its revision, and previous that of the one before it, -1 for none.
+	target, previous int64
+	hashed           bool
+}
+
+// expect notes that a compaction is asked for. As etcd, a hash is taken only if the
+// one before it is done by now: else what lies between was not all there
+// (server/storage/mvcc/kvstore.go, checkPrevCompactionCompleted). Unlike there, none is
+// kept of a compaction at revision 0: it would be the answer for the current revision.
+func (c *compactor) expect(target, previous int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.finished == previous && target > 0 {
+		c.hashed = &compaction{target: target, previous: previous, hashed: true}
+	}
+}
+
+// next is what to do when everything up to target is asked for: that with the hash
+// first, the others as one.
+func (c *compactor) next(target int64) compaction {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.hashed; h != nil {
+		c.hashed = nil
+		return *h
+	}
+	return compaction{target: target}
+}
+
+// finish notes that a compaction is done, with the hash of it if one was taken.
+func (c *compactor) finish(target int64, hash *Hash) {
+	c.mu.Lock()
+	c.finished = target
+	if hash != nil {
+		c.hashes = append(c.hashes, *hash)
+		c.hashes = c.hashes[max(0, len(c.hashes)-maxKeptHashes):]
+	}
+	c.mu.Unlock()
+	c.done.notify()
+}
+
+// hashAt is the hash that was taken at a revision.
+func (c *compactor) hashAt(revision int64) (Hash, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.hashes {
+		if h.Revision == revision {
+			return h, true
+		}
+	}
+	return Hash{}, false
 }
 
 func (c *compactor) init() { c.kick, c.finished = make(chan struct{}, 1), -1 }
@@ -59,6 +123,7 @@ func (s *Store) Compact(revision int64) error {
 	case revision > st.revision:
 		return backends.ErrFutureRevision
 	}
+	s.compact.expect(revision, st.compactRevision)
 	s.commitLocked(state{root: st.root, revision: st.revision, compactRevision: revision}, nil,
 		[]bucketOp{{bucketMeta, []byte(metaScheduledCompact), metaRevision(revision)}})
 	s.roots.prune(revision)
@@ -96,7 +161,7 @@ func (s *Store) compactor() {
 	for {
 		target := s.CompactRevision()
 		if target > s.compact.finishedRevision() {
-			if err := s.compactTo(target); err != nil {
+			if err := s.compactTo(s.compact.next(target)); err != nil {
 				if s.stopped.Err() == nil {
 					s.failWriting(err)
 				}
@@ -113,7 +178,8 @@ func (s *Store) compactor() {
 }
 
 // compactTo does one compaction. It may be interrupted anywhere and begun anew.
-func (s *Store) compactTo(target int64) error {
+func (s *Store) compactTo(c compaction) error {
+	target := c.target
 	// The file must know of the compaction before it lacks anything: else a
 	// restart could go back to a revision that was removed.
 	err := s.Flush(s.stopped)
@@ -133,6 +199,14 @@ func (s *Store) compactTo(target int64) error {
 		}
 	}
 	start := s.cfg.Clock.Now()
+	var hash *Hash
+	if c.hashed {
+		h, err := s.hashCompaction(c)
+		if err != nil {
+			return err
+		}
+		hash = &h
+	}
 	removed := 0
 	for from, more := "", true; more; {
 		var doomed []doomedChange
@@ -164,10 +238,7 @@ func (s *Store) compactTo(target int64) error {
 		return err
 	}
 	failpoint.Hit(failpoint.CompactFinished)
-	s.compact.mu.Lock()
-	s.compact.finished = target
-	s.compact.mu.Unlock()
-	s.compact.done.notify()
+	s.compact.finish(target, hash)
 	took := s.cfg.Clock.Now().Sub(start)
 	s.cfg.OnCompacted(took)
 	s.log.Info("finished compaction", zap.Int64("compact-revision", target), zap.Int("removed", removed), zap.Duration("took", took))

@@ -28,16 +28,20 @@ const (
 
 // HashKV hashes the key space up to revision (0: the current one) as etcd does
 // (server/storage/mvcc/hash.go, 3.7.3). It flushes first. ErrCompacted,
-// ErrFutureRevision.
+// ErrFutureRevision. Below revision 0 there is nothing to hash, and that is the answer.
 //
 // It goes by short read transactions, and holds the next compaction of the file
 // up meanwhile. A compaction that is under way does not change the result: what
 // it will remove is left out.
 //
-// One difference: etcd keeps the hash it took while it compacted and, until it
-// restarts, answers that for the revision of the compaction; here that revision
-// is hashed as it is now.
+// At the revision of one of the last maxKeptHashes compactions that were done since
+// the start, the answer is the hash that the compaction took, above the one before
+// it; also when that revision is compacted by now.
 func (s *Store) HashKV(ctx context.Context, revision int64) (Hash, error) {
+	if h, ok := s.compact.hashAt(revision); ok {
+		h.CurrentRevision = s.Committed()
+		return h, nil
+	}
 	s.mu.Lock()
 	st := s.state.Load()
 	pin := s.pins.add(st.compactRevision)
@@ -49,27 +53,29 @@ func (s *Store) HashKV(ctx context.Context, revision int64) (Hash, error) {
 		return h, backends.ErrCompacted
 	case revision > st.revision:
 		return h, backends.ErrFutureRevision
-	case revision <= 0:
+	case revision == 0:
 		h.Revision = st.revision
 	}
 	if err := s.Flush(ctx); err != nil {
 		return h, err
 	}
-	k := newHasher(st, h.Revision)
-	for done := false; !done; {
-		if err := ctx.Err(); err != nil {
-			return h, err
-		}
-		err := s.read(func(tx *bolt.Tx) (err error) {
-			done, err = k.chunk(s, tx)
-			return err
-		})
-		if err != nil {
-			return h, err
-		}
-	}
+	k := newHasher(st.root, h.Revision, st.compactRevision)
+	k.empty = k.noneLive(false)
+	err := k.all(ctx, s, func() error { return nil })
 	h.Hash = k.sum.Sum32()
-	return h, nil
+	return h, err
+}
+
+// hashCompaction is the hash that etcd's compaction takes of what it goes over,
+// before it removes anything: all changes up to target above the compaction before
+// it, and those below that stay.
+func (s *Store) hashCompaction(c compaction) (Hash, error) {
+	k := newHasher(s.state.Load().root, c.target, c.previous)
+	// etcd's compaction keeps a deletion at its own revision, so that there is
+	// something to keep.
+	k.empty = k.noneLive(true)
+	err := k.all(s.stopped, s, func() error { return s.pause(s.cfg.CompactPause) })
+	return Hash{Hash: k.sum.Sum32(), Revision: c.target, CompactRevision: c.previous}, err
 }
 
 // hasher hashes the key bucket. What counts:
@@ -80,25 +86,52 @@ func (s *Store) HashKV(ctx context.Context, revision int64) (Hash, error) {
 //     etcd looks at no key and hashes every change that the compaction left,
 //     but for deletions at the compaction.
 type hasher struct {
+	// root has every version between the compaction and the revision.
 	root     *node
 	revision int64
 	compact  int64
-	empty    bool
-	sum      hash.Hash32
-	next     []byte
+	// empty: no key is live at the revision.
+	empty bool
+	sum   hash.Hash32
+	next  []byte
 }
 
-func newHasher(st *state, main int64) *hasher {
+func newHasher(root *node, main, compact int64) *hasher {
 	k := &hasher{
-		root: st.root, revision: main, compact: st.compactRevision,
+		root: root, revision: main, compact: compact,
 		sum: crc32.New(crc32.MakeTable(crc32.Castagnoli)), next: appendRevision(nil, revision{}, false),
 	}
 	k.sum.Write([]byte(bucketKey))
-	k.empty = st.root.ascend(everything(), func(key *keyVersions) bool {
-		_, live := key.liveAt(main)
-		return !live
-	})
 	return k
+}
+
+// noneLive tells whether no key is live at the revision; with deletions, also none
+// that is deleted at just that revision.
+func (k *hasher) noneLive(deletions bool) bool {
+	return k.root.ascend(everything(), func(key *keyVersions) bool {
+		v, ok := key.at(k.revision)
+		return !ok || v.tombstone() && (!deletions || v.main != k.revision)
+	})
+}
+
+// all hashes everything that counts, and calls between between two chunks.
+func (k *hasher) all(ctx context.Context, s *Store, between func() error) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		done := false
+		err := s.read(func(tx *bolt.Tx) (err error) {
+			done, err = k.chunk(s, tx)
+			return err
+		})
+		if err != nil || done {
+			return err
+		}
+		if err := between(); err != nil {
+			return err
+		}
+	}
 }
 
 // chunk hashes on from k.next.

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -68,6 +69,50 @@ func TestHashGolden(t *testing.T) {
 	want("reopened", 0, Hash{1399453465, 11, 10, 11})
 }
 
+// TestHashOfCompaction holds what etcd 3.7.3 answered at the revisions of compactions,
+// done one after the other: the hash that each took, above the one before, also once it
+// is compacted itself; forgotten at a restart, where the revision is hashed as any other.
+func TestHashOfCompaction(t *testing.T) {
+	b := newBench(t, nil)
+	want := func(when string, revision int64, h Hash) {
+		t.Helper()
+		if got := b.hash(revision); got != h {
+			t.Errorf("%s, at %d: %+v, want %+v", when, revision, got, h)
+		}
+	}
+	b.put("a", "1")
+	b.put("b", "2")
+	b.put("a", "3")
+	b.del("b")
+	b.put("c", "4")
+	b.compactPhysically(4)
+	want("first", 4, Hash{2069675932, 4, -1, 6})
+	b.compactPhysically(5)
+	want("at a deletion", 5, Hash{1468967122, 5, 4, 6})
+	want("compacted", 4, Hash{2069675932, 4, -1, 6})
+	b.entry(func(t *Txn) { t.DeleteRange(allKeys(), nil) })
+	b.compactPhysically(7)
+	want("nothing left", 7, Hash{2041240338, 7, 5, 7})
+	b.put("d", "5")
+	b.close()
+	b.open()
+	want("reopened", 7, Hash{1084519789, 7, 7, 8})
+	if _, err := b.s.HashKV(context.Background(), 5); !errors.Is(err, backends.ErrCompacted) {
+		t.Errorf("reopened, at 5: %v", err)
+	}
+	want("negative", -3, Hash{1084519789, -3, 7, 8})
+	for i := range 12 {
+		b.put("d", fmt.Sprint(i))
+		b.compactPhysically(b.s.Committed())
+	}
+	if _, err := b.s.HashKV(context.Background(), 10); !errors.Is(err, backends.ErrCompacted) {
+		t.Errorf("the eleventh last compaction: %v", err)
+	}
+	if h := b.hash(11); h.Revision != 11 || h.CompactRevision != 10 {
+		t.Errorf("the tenth last compaction: %+v", h)
+	}
+}
+
 // TestHashFlushSchedules ensures that equal operations give equal hashes whatever
 // was flushed when, and while a compaction is under way.
 func TestHashFlushSchedules(t *testing.T) {
@@ -100,7 +145,12 @@ func TestHashFlushSchedules(t *testing.T) {
 				b.open()
 			}
 			if i%500 == 0 {
-				hashes += fmt.Sprint(b.hash(0), b.hash(max(1, b.s.CompactRevision())), " ")
+				// At the very revision of a compaction it depends on who did it.
+				above := b.s.CompactRevision() + 1
+				if above > b.s.Committed() {
+					above = 0
+				}
+				hashes += fmt.Sprint(b.hash(0), b.hash(max(0, above)), b.hash(-above), " ")
 			}
 		}
 		if schedule == 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -91,7 +92,11 @@ func (m *model) delete(key string, main int64, sub int) {
 
 // hash is etcd's algorithm over what the compaction left (its key_index.go and
 // hash.go, 3.7.3), by the naive model.
-func (m *model) hash(revision int64) uint32 {
+func (m *model) hash(revision int64) uint32 { return m.hashOf(revision, false) }
+
+// hashOf is the hash; that which a compaction at the revision takes on its way, if
+// compaction.
+func (m *model) hashOf(revision int64, compaction bool) uint32 {
 	survivors := map[string]int{} // key → position of its newest change at or below the compaction
 	for i, c := range m.changes {
 		if c.kv.ModRevision <= m.compact {
@@ -99,6 +104,8 @@ func (m *model) hash(revision int64) uint32 {
 		}
 	}
 	keep := m.at(revision)
+	// A compaction keeps deletions at its own revision.
+	some := len(keep) > 0 || compaction && slices.ContainsFunc(m.changes, func(c modelChange) bool { return c.deleted && c.kv.ModRevision == revision })
 	h := crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	h.Write([]byte("key"))
 	for i, c := range m.changes {
@@ -110,7 +117,7 @@ func (m *model) hash(revision int64) uint32 {
 			if survivors[string(c.kv.Key)] != i || c.deleted && main < m.compact {
 				continue // not in the file any more
 			}
-			if k := keep[string(c.kv.Key)]; len(keep) > 0 && (k == nil || k != c.kv) {
+			if k := keep[string(c.kv.Key)]; some && (k == nil || k != c.kv) {
 				continue
 			}
 			if c.deleted && main == m.compact {
@@ -143,6 +150,10 @@ type modelRun struct {
 	saved map[uint64]*model // by raft index: what a crash goes back to
 	// pinned are Views of transactions with what they must still read.
 	pinned []pinnedRead
+	// kept are the hashes that the compactions since the last start may have taken;
+	// sure is the revision of the last of which it is certain.
+	kept map[int64]Hash
+	sure int64
 }
 
 type pinnedRead struct {
@@ -444,8 +455,19 @@ func (x *modelRun) decode(e *HistoryEvent, prevKV bool) *mvccpb.Event {
 
 func (x *modelRun) checkHash() {
 	revision := x.m.compact - 1 + x.r.Int64N(x.m.current-x.m.compact+3)
+	if len(x.kept) > 0 && x.r.IntN(2) == 0 {
+		all := slices.Sorted(maps.Keys(x.kept))
+		revision = all[x.r.IntN(len(all))]
+	}
 	h, err := x.s.HashKV(context.Background(), revision)
+	kept := x.kept[revision]
+	kept.CurrentRevision = x.m.current
 	switch {
+	case kept.Revision != 0 && h == kept && err == nil:
+		return
+	case revision == x.sure:
+		x.t.Errorf("hash %+v, %v, want the compaction's, %+v", h, err, kept)
+		return
 	case revision > x.m.current:
 		if !errors.Is(err, backends.ErrFutureRevision) {
 			x.t.Errorf("hash at %d: %v", revision, err)
@@ -456,7 +478,7 @@ func (x *modelRun) checkHash() {
 			x.t.Errorf("hash at %d: %v", revision, err)
 		}
 		return
-	case revision <= 0:
+	case revision == 0:
 		revision = x.m.current
 	}
 	want := Hash{Hash: x.m.hash(revision), Revision: revision, CompactRevision: x.m.compact, CurrentRevision: x.m.current}
@@ -471,6 +493,7 @@ func (x *modelRun) restart(crash bool) {
 		p.v.Close()
 	}
 	x.pinned = nil
+	x.kept, x.sure = map[int64]Hash{}, math.MinInt64
 	if crash {
 		x.crash()
 	} else {
@@ -496,6 +519,7 @@ func (x *modelRun) step() {
 		}
 	case n < 26:
 		target := x.m.compact + x.r.Int64N(x.m.current-x.m.compact+2)
+		settled := x.s.compact.finishedRevision() == x.m.compact
 		err := x.s.Compact(target)
 		switch {
 		case target <= x.m.compact:
@@ -509,13 +533,19 @@ func (x *modelRun) step() {
 		case err != nil:
 			x.t.Fatal(err)
 		default:
+			if target > 0 {
+				x.kept[target] = Hash{Hash: x.m.hashOf(target, true), Revision: target, CompactRevision: x.m.compact}
+			}
 			x.m = x.m.clone()
-			x.m.compact = target
+			x.m.compact, x.sure = target, math.MinInt64
 		}
 		x.end()
 		if len(x.pinned) == 0 && x.r.IntN(2) == 0 {
 			if err := x.s.CompactDone(context.Background(), x.m.compact); err != nil {
 				x.t.Fatal(err)
+			}
+			if settled && err == nil && target > 0 {
+				x.sure = target
 			}
 		}
 	case n < 29:
@@ -550,7 +580,7 @@ func TestModel(t *testing.T) {
 				c.FlushBytes = []int64{1, 4000, 1 << 20}[r.IntN(3)]
 				c.RingBytes = []int64{1, 20000, 1 << 20}[r.IntN(3)]
 			})
-			x := &modelRun{bench: b, r: r, m: newModel(), saved: map[uint64]*model{}}
+			x := &modelRun{bench: b, r: r, m: newModel(), saved: map[uint64]*model{}, kept: map[int64]Hash{}, sure: math.MinInt64}
 			x.saved[0] = x.m
 			for range steps {
 				x.step()
