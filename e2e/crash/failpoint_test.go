@@ -78,6 +78,7 @@ func plans() []plan {
 		{point: failpoint.SnapshotCopied, upTo: 4},
 		{point: failpoint.SnapshotSend, upTo: 30},
 		{point: failpoint.DefragmentCopy, upTo: 3},
+		{point: failpoint.DefragmentChunk, upTo: 20},
 		{point: failpoint.DefragmentCopied, upTo: 3},
 		{point: failpoint.DefragmentSynced, upTo: 3},
 		{point: failpoint.DefragmentRename, upTo: 3},

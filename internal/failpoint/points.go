@@ -31,15 +31,16 @@ const (
 	CompactRemoved   Point = "compact-removed" // the batch is committed
 	CompactFinish    Point = "compact-finish"  // all batches are, the marker is not written
 	CompactFinished  Point = "compact-finished"
-	SnapshotFile     Point = "snapshot-file"   // the temporary file is made, not yet unlinked
-	SnapshotCopy     Point = "snapshot-copy"   // while it is being written
-	SnapshotCopied   Point = "snapshot-copied" // written, nothing sent
-	SnapshotSend     Point = "snapshot-send"   // while it is being sent
-	DefragmentCopy   Point = "defragment-copy" // the copy's file is made and empty
-	DefragmentCopied Point = "defragment-copied"
+	SnapshotFile     Point = "snapshot-file"     // the temporary file is made, not yet unlinked
+	SnapshotCopy     Point = "snapshot-copy"     // while it is being written
+	SnapshotCopied   Point = "snapshot-copied"   // written, nothing sent
+	SnapshotSend     Point = "snapshot-send"     // while it is being sent
+	DefragmentCopy   Point = "defragment-copy"   // the copy's file is made and empty
+	DefragmentChunk  Point = "defragment-chunk"  // a part is copied; flushes go on
+	DefragmentCopied Point = "defragment-copied" // everything is, and flushes are held
 	DefragmentSynced Point = "defragment-synced" // the copy is whole and synced, not renamed
 	DefragmentRename Point = "defragment-rename" // renamed, the directory not synced
-	DefragmentSwap   Point = "defragment-swap"   // the directory is synced, the new file not opened
+	DefragmentSwap   Point = "defragment-swap"   // the directory is synced, the new file not in use
 	DefragmentOpened Point = "defragment-opened" // the new file is in use
 )
 
@@ -63,7 +64,7 @@ func All() []Point {
 		StoreCreate, StoreRename, FlushBegin, FlushFilled, FlushCommitted,
 		CompactBatch, CompactRemoved, CompactFinish, CompactFinished,
 		SnapshotFile, SnapshotCopy, SnapshotCopied, SnapshotSend,
-		DefragmentCopy, DefragmentCopied, DefragmentSynced, DefragmentRename, DefragmentSwap, DefragmentOpened,
+		DefragmentCopy, DefragmentChunk, DefragmentCopied, DefragmentSynced, DefragmentRename, DefragmentSwap, DefragmentOpened,
 		StateWrite, StateRename, StateWritten, FoundCleared, FoundLog, FoundStore, FoundFlushed,
 	}
 }

@@ -313,12 +313,21 @@ func (s *Store) remove(batch []doomedChange) error {
 	})
 }
 
-// writeRetrying is a write transaction that waits for room on the disk.
+// writeRetrying is a write transaction that waits for room on the disk, and for the
+// end of a Defragment.
 func (s *Store) writeRetrying(f func(tx *bolt.Tx) error) error {
-	for {
+	attempt := func() error {
+		s.rewriting.Lock()
+		defer s.rewriting.Unlock()
+		if s.stopped.Err() != nil {
+			return s.ended()
+		}
 		s.writeFile.Lock()
-		err := s.write(f)
-		s.writeFile.Unlock()
+		defer s.writeFile.Unlock()
+		return s.write(f)
+	}
+	for {
+		err := attempt()
 		if err == nil || !isNoSpace(err) {
 			return err
 		}

@@ -62,6 +62,6 @@
 // # Limits
 //
 // All in Config, each with its unit and reason. Beside them: two snapshots at a
-// time; 64 pinned index roots for 5 minutes; a read transaction lives for
+// time; one Defragment, with some 4 MiB of memory; 64 pinned index roots for 5 minutes; a read transaction lives for
 // one chunk of backends.ChunkBytes or one record.
 package mvcc

@@ -384,7 +384,7 @@ func TestSnapshot(t *testing.T) {
 // TestDefragment ensures that the file shrinks, that nothing else changes, the
 // options of the file included, and that a crash's leftovers vanish.
 func TestDefragment(t *testing.T) {
-	b := newBench(t, nil)
+	b := newBench(t, func(c *Config) { c.NoSync = false })
 	for i := range 3000 {
 		b.put(fmt.Sprint(i%10), strings.Repeat("x", 1000))
 	}

@@ -45,12 +45,17 @@ type Store struct {
 	// Defragment exclusively. db is nil once closed.
 	fileMu sync.RWMutex
 	db     *bolt.DB
-	// writeFile is held by who changes the file: the flusher's commits, the
-	// compactor's batches, Defragment.
-	writeFile sync.Mutex
-	// copying is held shared by snapshots being copied, exclusively by Defragment.
+	// rewriting is held by Defragment from its beginning to its end, and by the
+	// compactor for each batch that it removes: so a copy need only follow the end of
+	// the key bucket. It is taken before copying, and that before writeFile.
+	rewriting sync.Mutex
+	// copying is held shared by snapshots being copied, exclusively by Defragment
+	// towards its end.
 	copying sync.RWMutex
-	sizes   struct{ size, inUse, layer atomic.Int64 }
+	// writeFile is held by who changes the file: the flusher's commits, the
+	// compactor's batches, the last round of Defragment.
+	writeFile sync.Mutex
+	sizes     struct{ size, inUse, layer atomic.Int64 }
 
 	ring    ring
 	pins    pins
@@ -170,6 +175,8 @@ func (s *Store) Close(ctx context.Context) error {
 	err := s.flushBoundary(ctx)
 	s.stop()
 	s.done.Wait()
+	s.rewriting.Lock() // until a Defragment has given up
+	defer s.rewriting.Unlock()
 	s.fileMu.Lock()
 	defer s.fileMu.Unlock()
 	if s.db == nil {
