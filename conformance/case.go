@@ -58,6 +58,7 @@ type C struct {
 	Lease       pb.LeaseClient
 	Cluster     pb.ClusterClient
 	Maintenance pb.MaintenanceClient
+	Auth        pb.AuthClient
 	Health      healthpb.HealthClient
 
 	prefix string
@@ -87,6 +88,7 @@ func (c *C) use(conn *grpc.ClientConn) {
 	c.Lease = pb.NewLeaseClient(conn)
 	c.Cluster = pb.NewClusterClient(conn)
 	c.Maintenance = pb.NewMaintenanceClient(conn)
+	c.Auth = pb.NewAuthClient(conn)
 	c.Health = healthpb.NewHealthClient(conn)
 }
 

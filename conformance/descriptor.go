@@ -25,7 +25,6 @@ func methodDescriptor(rpc string) protoreflect.MethodDescriptor {
 // the table: services that shim does not serve at this stage.
 func notBuilt() []string {
 	return []string{
-		"Auth.*",
 		"Election.*", "Lock.*",
 		"HTTP/JSON gateway", "TLS",
 	}

@@ -21,13 +21,14 @@ const (
 	Defragmenter Capability = "Defragmenter"
 	LeaderMover  Capability = "LeaderMover"
 	Downgrader   Capability = "Downgrader"
+	Auth         Capability = "Auth"
 )
 
 // AllCapabilities is what a full server, such as etcd, has.
 func AllCapabilities() map[Capability]bool {
 	return map[Capability]bool{
 		Leases: true, Members: true, Alarms: true, Hasher: true, Snapshotter: true, Defragmenter: true,
-		LeaderMover: true, Downgrader: true,
+		LeaderMover: true, Downgrader: true, Auth: true,
 	}
 }
 
@@ -43,6 +44,12 @@ const (
 	// QuickProgress is a server that sends progress notifications each
 	// ProgressInterval.
 	QuickProgress Condition = "quick-progress"
+	// Accounts is a server whose users, roles and authentication are the suite's alone, and
+	// whose passwords are hashed at AccountsBcryptCost. Its cases turn authentication on and,
+	// at their end, off; they run one after another.
+	Accounts Condition = "accounts"
+	// ShortTokens is such a server whose tokens end TokenTTL after they were used last.
+	ShortTokens Condition = "short-tokens"
 	// NoQuorum is a member that served and has lost its quorum.
 	NoQuorum Condition = "no-quorum"
 )
@@ -53,6 +60,10 @@ const (
 	QuotaBytes = 8 << 20
 	// ProgressInterval is the progress interval of a QuickProgress server.
 	ProgressInterval = 200 * time.Millisecond
+	// AccountsBcryptCost is the cost of hashing a password where cases set many: the least.
+	AccountsBcryptCost = 4
+	// TokenTTL is how long tokens of a ShortTokens server live unused: etcd's flag is in seconds.
+	TokenTTL = time.Second
 )
 
 // Endpoint is a server under test.

@@ -65,5 +65,6 @@ func capabilitiesOf(b backends.Backend) map[Capability]bool {
 	_, found[Defragmenter] = b.(backends.Defragmenter)
 	_, found[LeaderMover] = b.(backends.LeaderMover)
 	_, found[Downgrader] = b.(backends.Downgrader)
+	_, found[Auth] = b.(backends.Auth)
 	return found
 }

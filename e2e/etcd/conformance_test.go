@@ -45,6 +45,13 @@ func flagsFor(t *testing.T, condition conformance.Condition) []string {
 		return []string{"--quota-backend-bytes", fmt.Sprint(conformance.QuotaBytes)}
 	case conformance.QuickProgress:
 		return []string{"--watch-progress-notify-interval", conformance.ProgressInterval.String()}
+	case conformance.Accounts:
+		return []string{"--bcrypt-cost", fmt.Sprint(conformance.AccountsBcryptCost)}
+	case conformance.ShortTokens:
+		return []string{
+			"--bcrypt-cost", fmt.Sprint(conformance.AccountsBcryptCost),
+			"--auth-token-ttl", fmt.Sprint(int(conformance.TokenTTL.Seconds())),
+		}
 	default:
 		t.Fatalf("no such condition: %q", condition)
 		return nil
