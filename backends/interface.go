@@ -48,7 +48,8 @@ type Backend interface {
 	Compact(ctx context.Context, req *CompactRequest) (Header, error)
 
 	// Status reports the store's state. It takes constant time and no lock a
-	// writer holds for long: it may be polled every 100 ms.
+	// writer holds for long: it may be polled every 100 ms. The answer does not depend on
+	// who asks; a pass-through, which may be refused, finds the caller by CallerOf.
 	Status(ctx context.Context) (Status, error)
 
 	// Info reports the backend's constants.

@@ -1,5 +1,7 @@
 package backends
 
+import "context"
+
 // Header tells where and when an answer was made. Every result has its own.
 type Header struct {
 	ClusterID uint64
@@ -23,6 +25,21 @@ type Caller struct {
 	Token string
 	// CertName is the common name of the verified client certificate.
 	CertName string
+}
+
+// callerKey is where WithCaller keeps a Caller.
+type callerKey struct{}
+
+// WithCaller tells Status, whose answer is the same for everybody, who asks: a pass-through
+// has to say so to the server behind it.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// CallerOf is the Caller of WithCaller; the anonymous one if there is none.
+func CallerOf(ctx context.Context) Caller {
+	c, _ := ctx.Value(callerKey{}).(Caller)
+	return c
 }
 
 // KeyRange names keys as etcd's wire does: End empty means the one key Key; End

@@ -40,6 +40,14 @@ func (s *Server) caller(ctx context.Context) (backends.Caller, error) {
 	return s.auth.Identify(ctx, s.credentials(ctx))
 }
 
+// state is the backend's, as told to who sent the request of ctx.
+func (s *Server) state(ctx context.Context) (backends.Status, error) {
+	if s.authEnabled() {
+		ctx = backends.WithCaller(ctx, s.credentials(ctx))
+	}
+	return s.backend.Status(ctx)
+}
+
 // credentials are what a request brings to tell who asks (auth/store.go,
 // AuthInfoFromCtx; v3_server.go, AuthInfoFromCtx): its token or, without one, the name of
 // the client's certificate, if clients have to have one.

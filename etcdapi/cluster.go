@@ -12,7 +12,7 @@ import (
 // none. As etcd's, its header has no revision (v3rpc/member.go, header).
 func (s *Server) memberList(ctx context.Context, r *pb.MemberListRequest) (any, error) {
 	if s.members == nil {
-		st, err := s.backend.Status(ctx)
+		st, err := s.state(ctx)
 		if err != nil {
 			return nil, err
 		}

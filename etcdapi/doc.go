@@ -18,8 +18,10 @@
 //
 //  1. grpc checks frame sizes and stream limits; codec.go decodes.
 //  2. interceptors.go checks metadata, counts and times the call, and turns a
-//     panic into an error.
-//  3. limits.go makes the checks of etcd's v3rpc layer, in its order.
+//     panic into an error. access.go has what each method demands of its caller while
+//     authentication is on, and permit checks what is about no key; caller.go tells who asks.
+//  3. limits.go makes the checks of etcd's v3rpc layer, in its order. Where the backend
+//     decides by keys who may do what, the caller is identified after them, as in etcd.
 //  4. convert.go makes the backend's request; the backend answers.
 //  5. encode.go builds the reply; errors.go alone knows gRPC codes.
 //

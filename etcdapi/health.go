@@ -99,7 +99,7 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 // unhealthy tells why requests cannot be served; empty when they can.
 func (s *Server) unhealthy(ctx context.Context, excluded []string, serializable bool) string {
 	st, err := s.backend.Status(ctx)
-	if err != nil {
+	if notOfAuth(err) != nil {
 		return "RANGE ERROR:" + s.reason(err)
 	}
 	for _, a := range st.Alarms {
@@ -209,7 +209,7 @@ func (s *Server) checkLinearizable(ctx context.Context) error { return s.read(ct
 
 func (s *Server) checkCorruption(ctx context.Context) error {
 	st, err := s.backend.Status(ctx)
-	if err != nil {
+	if notOfAuth(err) != nil {
 		return err
 	}
 	for _, a := range st.Alarms {
@@ -222,7 +222,7 @@ func (s *Server) checkCorruption(ctx context.Context) error {
 
 func (s *Server) checkVoter(ctx context.Context) error {
 	st, err := s.backend.Status(ctx)
-	if err != nil {
+	if notOfAuth(err) != nil {
 		return err
 	}
 	if st.Learner {

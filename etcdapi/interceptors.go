@@ -191,10 +191,11 @@ func requiresLeader(ctx context.Context) bool {
 }
 
 // hasLeader tells whether requests can be served. A store without consensus,
-// whose term is zero, has no leader to lose.
+// whose term is zero, has no leader to lose; nor has a server behind this one that does
+// not tell nobody.
 func (s *Server) hasLeader(ctx context.Context) bool {
-	st, err := s.backend.Status(ctx)
-	return err == nil && (st.Leader != 0 || st.Header.Term == 0)
+	st, err := s.state(ctx)
+	return err == nil && (st.Leader != 0 || st.Header.Term == 0) || isOfAuth(err)
 }
 
 // logSlow warns of a request that took long, with the fields of etcd's line

@@ -53,7 +53,7 @@ func (s *Server) leaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveReque
 	}
 	res, err := s.leases.LeaseTimeToLive(ctx, caller, r.ID, r.Keys)
 	if errors.Is(err, backends.ErrLeaseNotFound) {
-		st, err := s.backend.Status(ctx)
+		st, err := s.state(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -121,7 +121,7 @@ func (s *Server) leaseKeepAlive(ctx context.Context, stream grpc.ServerStream) e
 // is older than the renewal: a client must not believe that the lease lived at a
 // revision at which it was revoked (v3rpc/lease.go, leaseKeepAlive).
 func (s *Server) renew(ctx context.Context, id int64) (*reply, error) {
-	st, err := s.backend.Status(ctx)
+	st, err := s.state(ctx)
 	if err != nil {
 		return nil, err
 	}

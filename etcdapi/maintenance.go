@@ -16,7 +16,7 @@ import (
 )
 
 func (s *Server) status(ctx context.Context, _ *pb.StatusRequest) (any, error) {
-	st, err := s.backend.Status(ctx)
+	st, err := s.state(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (s *Server) alarm(ctx context.Context, r *pb.AlarmRequest) (any, error) {
 		if r.Action != pb.AlarmRequest_GET {
 			return nil, s.unsupported("changing alarms")
 		}
-		st, err := s.backend.Status(ctx)
+		st, err := s.state(ctx)
 		if err != nil {
 			return nil, err
 		}

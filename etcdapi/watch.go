@@ -449,7 +449,12 @@ func (w *watchStream) answer() {
 func (w *watchStream) sendDirect(ctx context.Context, r *watchResponse) {
 	w.sending.Lock()
 	defer w.sending.Unlock()
-	st, err := w.server.backend.Status(ctx)
+	st, err := w.server.state(ctx)
+	if isOfAuth(err) { // the server behind this one tells everybody only whether it asks
+		var res backends.AuthStatusResult
+		res, err = w.server.auth.AuthStatus(ctx, backends.Caller{})
+		st.Header = res.Header
+	}
 	if err != nil {
 		return
 	}

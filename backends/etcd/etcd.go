@@ -124,7 +124,7 @@ func dial(addresses []resolver.Address, security credentials.TransportCredential
 // does not tell its compacted revision.
 func (b *Backend) Status(ctx context.Context) (backends.Status, error) {
 	r := &pb.StatusResponse{}
-	if err := b.call(ctx, reading, pb.Maintenance_Status_FullMethodName, backends.Caller{}, &pb.StatusRequest{}, r); err != nil {
+	if err := b.call(ctx, reading, pb.Maintenance_Status_FullMethodName, backends.CallerOf(ctx), &pb.StatusRequest{}, r); err != nil {
 		return backends.Status{}, err
 	}
 	st := backends.Status{

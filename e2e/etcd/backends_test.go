@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"testing"
 
@@ -77,6 +78,10 @@ func TestConformanceRaftbolt(t *testing.T) {
 					return nil // a single voter is its own quorum
 				case conformance.SmallQuota:
 					url += "?quota-backend-bytes=" + strconv.Itoa(conformance.QuotaBytes)
+				case conformance.Accounts:
+					url += "?bcrypt-cost=" + strconv.Itoa(conformance.AccountsBcryptCost)
+				case conformance.ShortTokens:
+					url += fmt.Sprintf("?bcrypt-cost=%d&auth-token-ttl=%.0f", conformance.AccountsBcryptCost, conformance.TokenTTL.Seconds())
 				}
 				return conformance.Serve(t, "raftbolt", openURL(t, url), condition)
 			})
