@@ -269,9 +269,8 @@ func (w *watchStream) create(ctx context.Context, r *pb.WatchCreateRequest) erro
 	return nil
 }
 
-// identify tells who creates a watch. Everybody may have a token for each, and a watch that is
-// refused gives its id back; so while callers are looked at, what became of the creations
-// before is awaited.
+// identify tells who creates a watch. One that is refused gives its id back; so while
+// callers are looked at, it is awaited what became of the creations before.
 func (w *watchStream) identify(ctx context.Context) (backends.Caller, error) {
 	if !w.server.authEnabled() {
 		return backends.Caller{}, nil
