@@ -50,6 +50,8 @@ const (
 	Accounts Condition = "accounts"
 	// ShortTokens is such a server whose tokens end TokenTTL after they were used last.
 	ShortTokens Condition = "short-tokens"
+	// SignedTokens is such a server whose tokens are signed by HS256 with SignedTokenSecret.
+	SignedTokens Condition = "signed-tokens"
 	// NoQuorum is a member that served and has lost its quorum.
 	NoQuorum Condition = "no-quorum"
 )
@@ -64,6 +66,8 @@ const (
 	AccountsBcryptCost = 4
 	// TokenTTL is how long tokens of a ShortTokens server live unused: etcd's flag is in seconds.
 	TokenTTL = time.Second
+	// SignedTokenSecret is the key of a SignedTokens server.
+	SignedTokenSecret = "the key of the tokens of a server under test"
 )
 
 // Endpoint is a server under test.

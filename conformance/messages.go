@@ -40,6 +40,7 @@ const (
 	msgBadToken      = "etcdserver: invalid auth token"
 	msgAuthFailed    = "etcdserver: authentication failed, invalid user ID or password"
 	msgAuthOff       = "etcdserver: authentication is not enabled"
+	msgAuthOld       = "etcdserver: revision of auth store is old"
 	msgAuthMgmt      = "etcdserver: invalid auth management"
 	msgUserNotFound  = "etcdserver: user name not found"
 	msgUserExists    = "etcdserver: user name already exists"

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	neturl "net/url"
 	"strconv"
 	"testing"
 
@@ -80,6 +81,8 @@ func TestConformanceRaftbolt(t *testing.T) {
 					url += "?quota-backend-bytes=" + strconv.Itoa(conformance.QuotaBytes)
 				case conformance.Accounts:
 					url += "?bcrypt-cost=" + strconv.Itoa(conformance.AccountsBcryptCost)
+				case conformance.SignedTokens:
+					url += fmt.Sprintf("?bcrypt-cost=%d&auth-token=%s", conformance.AccountsBcryptCost, neturl.QueryEscape(signedTokens(t)))
 				case conformance.ShortTokens:
 					url += fmt.Sprintf("?bcrypt-cost=%d&auth-token-ttl=%.0f", conformance.AccountsBcryptCost, conformance.TokenTTL.Seconds())
 				}

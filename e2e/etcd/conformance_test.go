@@ -2,6 +2,8 @@ package etcd
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/etcdshim/shim/conformance"
@@ -52,10 +54,22 @@ func flagsFor(t *testing.T, condition conformance.Condition) []string {
 			"--bcrypt-cost", fmt.Sprint(conformance.AccountsBcryptCost),
 			"--auth-token-ttl", fmt.Sprint(int(conformance.TokenTTL.Seconds())),
 		}
+	case conformance.SignedTokens:
+		return []string{"--bcrypt-cost", fmt.Sprint(conformance.AccountsBcryptCost), "--auth-token", signedTokens(t)}
 	default:
 		t.Fatalf("no such condition: %q", condition)
 		return nil
 	}
+}
+
+// signedTokens is the option of tokens of a SignedTokens server.
+func signedTokens(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(conformance.SignedTokenSecret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "jwt,sign-method=HS256,ttl=1h,priv-key=" + file
 }
 
 // openEtcdWithoutQuorum starts two members and kills one.
