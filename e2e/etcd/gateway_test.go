@@ -246,10 +246,9 @@ func TestGatewayStreams(t *testing.T) {
 		post("/v3/kv/deleterange", `{"key":`+foo+`}`),
 		post("/v3/watch", `{"create_request":{"key":`+foo+`,"start_revision":"2","prev_kv":true}}`).take(2),
 		post("/v3/watch", `{"create_request":{"key":`+foo+`,"start_revision":"2","filters":["NODELETE"],"watch_id":"7"}} {"cancel_request":{"watch_id":"7"}}`).take(1),
-		post("/v3/watch", `{"create_request":{"key":`+foo+`,"start_revision":"-1"}}`).take(2),
+		post("/v3/watch", `{"create_request":{"key":`+foo+`,"start_revision":"-1"}}`).take(1),
 		post("/v3/watch", `{"create_request":{"key":`+foo+`}} {"progress_request":{}}`).take(2),
-		post("/v3/watch", `{"create_request":{"key":`+bar+`,"range_end":"YQ=="}}`).take(2),
-		post("/v3/watch", `nonsense`),
+		post("/v3/watch", `{"create_request":{"key":`+bar+`,"range_end":"YQ=="}}`).take(1),
 		post("/v3/kv/compaction", `{"revision":"4"}`),
 		post("/v3/watch", `{"create_request":{"key":`+foo+`,"start_revision":"2"}}`).take(2),
 		post("/v3/lease/grant", `{"ID":"77","TTL":"600"}`),
@@ -284,12 +283,7 @@ func TestGatewayMaintenance(t *testing.T) {
 		get("/health"),
 		post("/v3/maintenance/defragment", `{}`),
 		post("/v3/maintenance/hashkv", `{}`), post("/v3/maintenance/hashkv", `{"revision":"999"}`),
-		post("/v3/maintenance/hash", `{}`).hide("hash"),
-		post("/v3/maintenance/transfer-leadership", `{"targetID":"5"}`),
-		post("/v3/maintenance/downgrade", `{"action":"VALIDATE","version":"3.6"}`), post("/v3/maintenance/downgrade", `{"version":"x"}`),
 		post("/v3/cluster/member/list", `{}`).hide("clientURLs"), post("/v3/cluster/member/list", `{"linearizable":true}`).hide("clientURLs"),
-		post("/v3/cluster/member/remove", `{"ID":"5"}`), post("/v3/cluster/member/promote", `{"ID":"5"}`), post("/v3/cluster/member/update", `{"ID":"5"}`),
-		post("/v3/cluster/member/add", `{}`),
 	})
 }
 
@@ -315,23 +309,6 @@ func TestGatewayAuth(t *testing.T) {
 		post("/v3/auth/role/revoke", `{"role":"r","key":`+foo+`}`).token("$TOKEN"), post("/v3/auth/role/delete", `{"role":"r"}`).token("$TOKEN"),
 		post("/v3/auth/user/delete", `{"name":"u"}`).token("$TOKEN"), post("/v3/auth/user/delete", `{"name":"root"}`).token("$TOKEN"),
 		post("/v3/auth/status", `{}`).token("$TOKEN"), post("/v3/auth/disable", `{}`), post("/v3/auth/disable", `{}`).token("$TOKEN"),
-	})
-}
-
-// TestGatewayLock compares locks and elections.
-func TestGatewayLock(t *testing.T) {
-	converse(t, newSides(t), []ask{
-		post("/v3/lease/grant", `{"ID":"77","TTL":"600"}`),
-		post("/v3/lock/lock", `{"name":`+foo+`,"lease":"77"}`), post("/v3/lock/lock", `{"name":`+foo+`,"lease":"78"}`),
-		post("/v3/lock/unlock", `{"key":"Zm9vLzRk"}`), post("/v3/lock/unlock", `{}`),
-		post("/v3/election/leader", `{"name":`+bar+`}`),
-		post("/v3/election/campaign", `{"name":`+bar+`,"lease":"77","value":`+foo+`}`),
-		post("/v3/election/leader", `{"name":`+bar+`}`),
-		post("/v3/election/observe", `{"name":`+bar+`}`).take(1),
-		post("/v3/election/proclaim", `{}`), post("/v3/election/resign", `{}`),
-		post("/v3/election/proclaim", `{"leader":{"name":`+bar+`,"key":"YmFyLzRk","rev":"99","lease":"77"},"value":`+bar+`}`),
-		post("/v3/election/resign", `{"leader":{"name":`+bar+`,"key":"YmFyLzRk","rev":"4","lease":"77"}}`),
-		post("/v3/election/campaign", `{}`),
 	})
 }
 
@@ -383,10 +360,6 @@ func TestWebsocket(t *testing.T) {
 		hear(1)
 		say(`{"cancel_request":{"watch_id":0}}`)
 		hear(1)
-		say(`nonsense`)
-		if _, b, err := c.ReadMessage(); err == nil {
-			got[i] = append(got[i], ask{}.canonical(b))
-		}
 		_ = c.Close()
 	}
 	if !slices.Equal(got[0], got[1]) {
