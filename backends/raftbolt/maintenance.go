@@ -47,10 +47,12 @@ func (b *Backend) Hash(ctx context.Context, _ backends.Caller) (backends.HashRes
 	if err := b.awaitReady(ctx); err != nil {
 		return backends.HashResult{}, err
 	}
+	began := b.env.Clock.Now()
 	sum, revision, err := b.store.FileHash(ctx)
 	if err != nil {
 		return backends.HashResult{}, err
 	}
+	b.metrics.hash.Observe(b.env.Clock.Now().Sub(began).Seconds())
 	return backends.HashResult{Header: b.header(revision), Hash: sum}, nil
 }
 

@@ -248,6 +248,12 @@ func (c *command) op() string {
 		return "Alarm"
 	case kindAttributes:
 		return "ClusterMemberAttrSet"
+	case kindVersion:
+		return "ClusterVersionSet"
+	case kindDowngrade:
+		return "DowngradeInfoSet"
+	case kindMember:
+		return "ConfChange" // etcd does not count these here
 	case kindAuthenticate:
 		return "Authenticate"
 	case kindAuthChange:
@@ -341,22 +347,42 @@ func (b *Backend) present() []prometheus.Collector {
 		gauge("etcd_mvcc_db_open_read_transactions", "Read transactions that are open on the store's file.", func() float64 { return float64(b.store.OpenReads()) }),
 		gauge("shim_store_layer_bytes", "Bytes of applied writes that are not in the store's file yet.", func() float64 { return float64(b.store.LayerBytes()) }),
 		gauge("shim_watch_queued_bytes", "Bytes of events that wait for watchers.", func() float64 { return float64(b.hub.queued.Load()) }),
-		alarmCollector{b, prometheus.NewDesc("etcd_debugging_server_alarms", "Raised alarms.", []string{"server_id", "alarm_type"}, nil)},
+		newReplicatedCollector(b),
 	}
 }
 
-// alarmCollector tells the raised alarms.
-type alarmCollector struct {
-	backend *Backend
-	desc    *prometheus.Desc
+// replicatedCollector tells the members, of which those removed are 0, and the raised
+// alarms.
+type replicatedCollector struct {
+	backend        *Backend
+	peers, raising *prometheus.Desc
+}
+
+func newReplicatedCollector(b *Backend) replicatedCollector {
+	return replicatedCollector{
+		backend: b,
+		peers:   prometheus.NewDesc("etcd_network_known_peers", "Members that are known.", []string{"Local", "Remote"}, nil),
+		raising: prometheus.NewDesc("etcd_debugging_server_alarms", "Raised alarms.", []string{"server_id", "alarm_type"}, nil),
+	}
 }
 
 // Describe implements prometheus.Collector.
-func (c alarmCollector) Describe(out chan<- *prometheus.Desc) { out <- c.desc }
+func (c replicatedCollector) Describe(out chan<- *prometheus.Desc) {
+	out <- c.peers
+	out <- c.raising
+}
 
 // Collect implements prometheus.Collector.
-func (c alarmCollector) Collect(out chan<- prometheus.Metric) {
-	for _, a := range c.backend.machine.alarms.Load().of(backends.AlarmNone) {
-		out <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, 1, formatID(a.MemberID), etcdserverpb.AlarmType(a.Kind).String())
+func (c replicatedCollector) Collect(out chan<- prometheus.Metric) {
+	m := c.backend.machine
+	self, members := formatID(m.header.MemberID), m.members.Load()
+	for _, r := range members.list {
+		out <- prometheus.MustNewConstMetric(c.peers, prometheus.GaugeValue, 1, self, formatID(r.ID))
+	}
+	for id := range members.removed {
+		out <- prometheus.MustNewConstMetric(c.peers, prometheus.GaugeValue, 0, self, formatID(id))
+	}
+	for _, a := range m.alarms.Load().of(backends.AlarmNone) {
+		out <- prometheus.MustNewConstMetric(c.raising, prometheus.GaugeValue, 1, formatID(a.MemberID), etcdserverpb.AlarmType(a.Kind).String())
 	}
 }

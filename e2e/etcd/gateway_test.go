@@ -287,6 +287,17 @@ func TestGatewayMaintenance(t *testing.T) {
 	})
 }
 
+// TestGatewayMembers compares calls that change members, leader and version.
+func TestGatewayMembers(t *testing.T) {
+	converse(t, newSides(t), []ask{
+		post("/v3/maintenance/hash", `{}`).hide("hash"),
+		post("/v3/maintenance/transfer-leadership", `{"targetID":"5"}`),
+		post("/v3/maintenance/downgrade", `{"action":"VALIDATE","version":"3.6"}`), post("/v3/maintenance/downgrade", `{"version":"x"}`),
+		post("/v3/cluster/member/remove", `{"ID":"5"}`), post("/v3/cluster/member/promote", `{"ID":"5"}`), post("/v3/cluster/member/update", `{"ID":"5"}`),
+		post("/v3/cluster/member/add", `{}`),
+	})
+}
+
 // TestGatewayAuth compares the calls about users, and what tokens open.
 func TestGatewayAuth(t *testing.T) {
 	converse(t, newSides(t, "--bcrypt-cost", "4"), []ask{
