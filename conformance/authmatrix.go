@@ -356,8 +356,8 @@ func matrixClusterAndMaintenance() []matrixRow {
 			_, err := m.Maintenance.MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: unknown})
 			return err
 		}},
-		{"Maintenance.Downgrade", "to nonsense", needRoot, func(m *matrix, ctx context.Context) error {
-			_, err := m.Maintenance.Downgrade(ctx, &pb.DowngradeRequest{Version: "x.y"})
+		{"Maintenance.Downgrade", "to a version that is too old", needRoot, func(m *matrix, ctx context.Context) error {
+			_, err := m.Maintenance.Downgrade(ctx, &pb.DowngradeRequest{Version: "3.1"})
 			return err
 		}},
 		{"Health.Check", "", needNothing, func(m *matrix, ctx context.Context) error {

@@ -95,12 +95,12 @@ func (a ask) do(s *side) (heard, error) {
 	if json.Unmarshal(body, &got) == nil && got.Token != "" {
 		s.token = got.Token
 	}
-	return heard{answer.StatusCode, headerText(answer), a.canonical(body)}, nil
+	return heard{answer.StatusCode, httpHeaderText(answer), a.canonical(body)}, nil
 }
 
-// headerText lists the headers that matter, in order. The length depends on the
+// httpHeaderText lists the headers that matter, in order. The length depends on the
 // space in JSON, which protobuf's encoder varies from build to build.
-func headerText(answer *http.Response) string {
+func httpHeaderText(answer *http.Response) string {
 	var lines []string
 	for name, values := range answer.Header {
 		if name != "Date" && name != "Content-Length" {
