@@ -46,10 +46,14 @@ else
 	go test -v -tags live -count=1 -timeout 20m ./conformance -run '^TestLive$$' -endpoint=$(ENDPOINT) -profile=$(PROFILE)
 endif
 
-e2e: e2e-etcd crash power-short uml-power disk hostile e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, the fault rigs in their short forms, Kubernetes' storage suite, a control plane.
+e2e: e2e-etcd e2e-clients crash power-short uml-power disk hostile e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, other clients, the fault rigs in their short forms, Kubernetes' storage suite, a control plane.
 
 e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
 	cd e2e/etcd && go test -count=1 -timeout 20m -skip 'TestConformance|TestMutants' ./...
+
+.PHONY: e2e-clients
+e2e-clients: ## Run the flows of other clients on shim and on etcd: clientv3 with its packages, processes that are killed, the JSON gateway.
+	cd e2e/clients && go test -count=1 -timeout 20m ./...
 
 crash: ## Kill shim ROUNDS times under a storm of load, and HITS times at each step of its durable path: 20 and once in CI.
 	cd e2e && go test -count=1 -timeout 60m -v ./crash -rounds $(ROUNDS) -hits $(HITS) $(if $(SEED),-seed $(SEED))

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -60,6 +62,8 @@ type C struct {
 	Maintenance pb.MaintenanceClient
 	Auth        pb.AuthClient
 	Health      healthpb.HealthClient
+	Lock        v3lockpb.LockClient
+	Election    v3electionpb.ElectionClient
 
 	prefix string
 }
@@ -90,6 +94,8 @@ func (c *C) use(conn *grpc.ClientConn) {
 	c.Maintenance = pb.NewMaintenanceClient(conn)
 	c.Auth = pb.NewAuthClient(conn)
 	c.Health = healthpb.NewHealthClient(conn)
+	c.Lock = v3lockpb.NewLockClient(conn)
+	c.Election = v3electionpb.NewElectionClient(conn)
 }
 
 // key returns the case's own key for name.

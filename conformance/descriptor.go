@@ -4,14 +4,23 @@ import (
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
+// descriptors are the files of every service that the suite may speak to.
+func descriptors() []protoreflect.FileDescriptor {
+	return []protoreflect.FileDescriptor{
+		pb.File_rpc_proto, healthpb.File_grpc_health_v1_health_proto, v3lockpb.File_v3lock_proto, v3electionpb.File_v3election_proto,
+	}
+}
+
 // methodDescriptor finds "KV.Range" or "Health.Check"; nil if there is none.
 func methodDescriptor(rpc string) protoreflect.MethodDescriptor {
 	service, method, _ := strings.Cut(rpc, ".")
-	for _, file := range []protoreflect.FileDescriptor{pb.File_rpc_proto, healthpb.File_grpc_health_v1_health_proto} {
+	for _, file := range descriptors() {
 		if s := file.Services().ByName(protoreflect.Name(service)); s != nil {
 			if m := s.Methods().ByName(protoreflect.Name(method)); m != nil {
 				return m
@@ -25,7 +34,6 @@ func methodDescriptor(rpc string) protoreflect.MethodDescriptor {
 // the table: services that shim does not serve at this stage.
 func notBuilt() []string {
 	return []string{
-		"Election.*", "Lock.*",
 		"HTTP/JSON gateway", "TLS",
 	}
 }
@@ -54,7 +62,7 @@ func requestFields() []string {
 	for _, s := range notBuilt() {
 		skip[s] = true
 	}
-	for _, file := range []protoreflect.FileDescriptor{pb.File_rpc_proto, healthpb.File_grpc_health_v1_health_proto} {
+	for _, file := range descriptors() {
 		for i := range file.Services().Len() {
 			s := file.Services().Get(i)
 			for j := range s.Methods().Len() {

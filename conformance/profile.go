@@ -28,7 +28,7 @@ func Etcd() Profile {
 	var cases []Case
 	for _, area := range [][]Case{
 		kvCases(), rangeCases(), rangeStreamCases(), txnCases(), compactCases(), watchCases(),
-		leaseCases(), maintenanceCases(), alarmCases(), downgradeCases(), clusterCases(), httpCases(), badInputCases(), wireCases(), kubeCases(), concurrencyCases(), modelCases(), authCases(),
+		leaseCases(), maintenanceCases(), alarmCases(), downgradeCases(), clusterCases(), httpCases(), badInputCases(), wireCases(), kubeCases(), concurrencyCases(), modelCases(), authCases(), lockCases(), electionCases(),
 	} {
 		cases = append(cases, area...)
 	}

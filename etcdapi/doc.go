@@ -11,6 +11,8 @@
 //   - A reply is an answer in its wire form. Records of ranges and events of
 //     watches are never decoded on the way: the bytes that the backend gave
 //     become pieces of the reply, which grpc frees once they are written.
+//   - A turn is a place in the queue for a lock or in an election. Those services are
+//     made of the server's own KV, Watch and Lease; see turn.go.
 //   - A claim is what one request may hold of the budget, the memory that
 //     answers on their way to the socket occupy; see budget.go.
 //

@@ -24,6 +24,19 @@ var (
 // any request needs.
 var errMessageTooLarge = errors.New("message is too large")
 
+// Errors of Lock and Election, with the texts of etcd, which gives them no code:
+// client/v3/concurrency, mutex.go and election.go; v3election/election.go.
+var (
+	// ErrSessionExpired: the lease of a caller that waits for a lock has ended.
+	ErrSessionExpired = errors.New("mutex: session is expired")
+	// ErrElectionNotLeader: the leader's key is gone, or another's.
+	ErrElectionNotLeader = errors.New("election: not leader")
+	// ErrElectionNoLeader: nobody stands in the election.
+	ErrElectionNoLeader = errors.New("election: no leader")
+	// ErrMissingLeaderKey: the request does not tell the leader.
+	ErrMissingLeaderKey = errors.New(`"leader" field must be provided`)
+)
+
 // The texts of two cancelled watches are those of etcd's storage layer, without
 // the prefix of its other errors (storage/mvcc, ErrWatcherDuplicateID and
 // ErrEmptyWatcherRange).

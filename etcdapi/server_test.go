@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 
 	"github.com/etcdshim/shim/backends"
 	"github.com/etcdshim/shim/backends/memory"
@@ -243,6 +245,7 @@ func TestAbsentCapability(t *testing.T) {
 	_, conn := serve(t, f, Config{Name: "n1", ClientURLs: []string{"http://x:2379"}})
 	ctx := t.Context()
 	lease, maintenance, cluster := pb.NewLeaseClient(conn), pb.NewMaintenanceClient(conn), pb.NewClusterClient(conn)
+	lock, election := v3lockpb.NewLockClient(conn), v3electionpb.NewElectionClient(conn)
 	for name, call := range map[string]func() error{
 		"LeaseGrant":      func() error { _, err := lease.LeaseGrant(ctx, &pb.LeaseGrantRequest{}); return err },
 		"LeaseRevoke":     func() error { _, err := lease.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{}); return err },
@@ -271,6 +274,19 @@ func TestAbsentCapability(t *testing.T) {
 			return err
 		},
 		"MemberAdd": func() error { _, err := cluster.MemberAdd(ctx, &pb.MemberAddRequest{}); return err },
+		"Lock":      func() error { _, err := lock.Lock(ctx, &v3lockpb.LockRequest{}); return err },
+		"Unlock":    func() error { _, err := lock.Unlock(ctx, &v3lockpb.UnlockRequest{}); return err },
+		"Campaign":  func() error { _, err := election.Campaign(ctx, &v3electionpb.CampaignRequest{}); return err },
+		"Proclaim":  func() error { _, err := election.Proclaim(ctx, &v3electionpb.ProclaimRequest{}); return err },
+		"Leader":    func() error { _, err := election.Leader(ctx, &v3electionpb.LeaderRequest{}); return err },
+		"Resign":    func() error { _, err := election.Resign(ctx, &v3electionpb.ResignRequest{}); return err },
+		"Observe": func() error {
+			s, err := election.Observe(ctx, &v3electionpb.LeaderRequest{})
+			if err == nil {
+				_, err = s.Recv()
+			}
+			return err
+		},
 	} {
 		err := call()
 		if want := "etcdserver: " + name + " is not supported by the fake backend"; status.Code(err) != codes.Unimplemented || status.Convert(err).Message() != want {

@@ -68,6 +68,8 @@ func (s *Server) services() []grpc.ServiceDesc {
 			Streams: []grpc.StreamDesc{streaming(s, maintenance, "Snapshot", false, request((*Server).snapshot))},
 		},
 		s.authService(),
+		s.lockService(),
+		s.electionService(),
 		s.healthService(),
 	}
 }
