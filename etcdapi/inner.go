@@ -49,6 +49,10 @@ func (s *Server) innerDelete(ctx context.Context, r *pb.DeleteRangeRequest) (*pb
 }
 
 func (s *Server) innerGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	ctx, err := s.permit(ctx, s.access[pb.Lease_LeaseGrant_FullMethodName])
+	if err != nil {
+		return nil, s.innerError(err)
+	}
 	out, err := s.leaseGrant(ctx, r)
 	if err != nil {
 		return nil, s.innerError(err)
@@ -84,8 +88,12 @@ func (s *Server) innerError(err error) error {
 func (s *Server) innerWatch(
 	ctx context.Context, r *backends.WatchRequest, each func(backends.Header, *mvccpb.Event) (enough bool, err error),
 ) error {
-	r.ID, r.Caller = 1, s.caller(ctx)
-	stream, err := s.backend.Watch(ctx, r.Caller)
+	caller, err := s.caller(ctx)
+	if err != nil {
+		return err
+	}
+	r.ID, r.Caller = 1, caller
+	stream, err := s.backend.Watch(ctx, caller)
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ async function locks() {
 
 async function transactions() {
   await client.put('n').value(0);
-  const increment = () => client.stm().transact((tx) => tx.get('n').number().then((n) => tx.put('n').value(n + 1)));
+  const increment = () => client.stm({ retries: 50 }).transact((tx) => tx.get('n').number().then((n) => tx.put('n').value(n + 1)));
   await Promise.all(Array.from({ length: 5 }, increment));
   assert.equal(await client.get('n').number(), 5);
 }
