@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -376,6 +377,43 @@ type toldStream struct {
 func (s toldStream) SendMsg(m any) error {
 	s.send(m.(*v3electionpb.LeaderResponse))
 	return nil
+}
+
+// TestTurnsAskWhoCalls: Lock and Election identify their caller for each request that they
+// make, and answer what etcd does: refusals without a code, and an Observe that just ends.
+func TestTurnsAskWhoCalls(t *testing.T) {
+	a := newAccounts(t)
+	_, conn := serve(t, a, Config{})
+	lock, election := v3lockpb.NewLockClient(conn), v3electionpb.NewElectionClient(conn)
+	for user, message := range map[string]string{
+		"":      "etcdserver: user name is empty",
+		"other": "etcdserver: permission denied",
+	} {
+		_, err := election.Leader(as(t.Context(), user), &v3electionpb.LeaderRequest{Name: []byte("/me")})
+		if st := status.Convert(err); st.Code() != codes.Unknown || st.Message() != message {
+			t.Errorf("Leader as %q: %v", user, err)
+		}
+		stream, err := election.Observe(as(t.Context(), user), &v3electionpb.LeaderRequest{Name: []byte("/me")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+			t.Errorf("Observe as %q: %v", user, err)
+		}
+	}
+	_, err := lock.Lock(t.Context(), &v3lockpb.LockRequest{Name: []byte("/me")})
+	if st := status.Convert(err); st.Code() != codes.Unknown || st.Message() != "etcdserver: user name is empty" {
+		t.Errorf("Lock: %v", err)
+	}
+	leases, err := a.LeaseLeases(t.Context(), backends.Caller{})
+	if err != nil || len(leases.IDs) != 0 {
+		t.Errorf("nobody was granted leases: %v, %v", leases.IDs, err)
+	}
+	before := a.identified.Load()
+	_, err = election.Leader(as(t.Context(), "me"), &v3electionpb.LeaderRequest{Name: []byte("/me")})
+	if status.Convert(err).Message() != "election: no leader" || a.identified.Load() == before {
+		t.Errorf("Leader as me: %v", err)
+	}
 }
 
 // TestInnerErrors: an error of etcd's has no code in an answer of Lock or Election;
