@@ -142,8 +142,8 @@ func (s *Server) leader(ctx context.Context, r *v3electionpb.LeaderRequest) (any
 	return &v3electionpb.LeaderResponse{Header: resp.Header, Kv: resp.Kvs[0]}, nil
 }
 
-// observer is one Observe RPC.
-type observer struct {
+// observing is one Observe RPC.
+type observing struct {
 	server *Server
 	prefix []byte
 	stream grpc.ServerStream
@@ -160,7 +160,7 @@ func (s *Server) observe(ctx context.Context, r *v3electionpb.LeaderRequest, str
 	if s.leases == nil {
 		return s.unsupported("Observe")
 	}
-	o := &observer{server: s, prefix: turnPrefix(r.Name), stream: stream}
+	o := &observing{server: s, prefix: turnPrefix(r.Name), stream: stream}
 	for {
 		header, kv, err := o.awaitLeader(ctx)
 		if err == nil {
@@ -183,7 +183,7 @@ func (s *Server) observe(ctx context.Context, r *v3electionpb.LeaderRequest, str
 
 // awaitLeader returns the first key of the queue, waiting for one if there is none,
 // and a header whose revision is one at which the key stood so.
-func (o *observer) awaitLeader(ctx context.Context) (header *pb.ResponseHeader, kv *mvccpb.KeyValue, err error) {
+func (o *observing) awaitLeader(ctx context.Context) (header *pb.ResponseHeader, kv *mvccpb.KeyValue, err error) {
 	first := firstOf(o.prefix)
 	resp, err := o.server.innerRange(ctx, first)
 	if err != nil {
@@ -205,7 +205,7 @@ func (o *observer) awaitLeader(ctx context.Context) (header *pb.ResponseHeader, 
 
 // follow sends what is proclaimed under a leader's key after revision, and returns
 // when the key is deleted.
-func (o *observer) follow(ctx context.Context, leader *mvccpb.KeyValue, revision int64) error {
+func (o *observing) follow(ctx context.Context, leader *mvccpb.KeyValue, revision int64) error {
 	return o.server.innerWatch(ctx, &backends.WatchRequest{
 		KeyRange: backends.KeyRange{Key: leader.Key}, StartRevision: revision + 1,
 	}, func(h backends.Header, e *mvccpb.Event) (bool, error) {
@@ -218,7 +218,7 @@ func (o *observer) follow(ctx context.Context, leader *mvccpb.KeyValue, revision
 
 // send tells a leader's value, unless it was told last: after a compaction the leader
 // is looked up again, and may be the same.
-func (o *observer) send(header *pb.ResponseHeader, kv *mvccpb.KeyValue) error {
+func (o *observing) send(header *pb.ResponseHeader, kv *mvccpb.KeyValue) error {
 	if o.told != nil && o.told.ModRevision == kv.ModRevision && bytes.Equal(o.told.Key, kv.Key) {
 		return nil
 	}
