@@ -8,8 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
