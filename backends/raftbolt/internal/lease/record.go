@@ -77,6 +77,9 @@ func DecodeRecord(key, value []byte) (Record, error) {
 		if n < 0 {
 			return Record{}, fmt.Errorf("%w: lease %016x: %w", ErrMalformedRecord, uint64(id), protowire.ParseError(n))
 		}
+		if field > protowire.MaxValidNumber { // which protowire takes, and protobuf does not
+			return Record{}, fmt.Errorf("%w: lease %016x: field %d", ErrMalformedRecord, uint64(id), field)
+		}
 		b = b[n:]
 		var v uint64
 		target := r.field(field)

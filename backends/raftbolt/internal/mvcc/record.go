@@ -59,7 +59,7 @@ var errRecord = errors.New("malformed record")
 func scanRecord(b []byte) (f fields, err error) {
 	for len(b) > 0 {
 		tag, n := binary.Uvarint(b)
-		if n <= 0 || tag>>3 == 0 {
+		if n <= 0 || tag>>3 == 0 || tag > 1<<32-1 { // field numbers have 29 bits
 			return f, errRecord
 		}
 		b = b[n:]
