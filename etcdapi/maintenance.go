@@ -42,10 +42,18 @@ func (s *Server) status(ctx context.Context, _ *pb.StatusRequest) (any, error) {
 		resp.Errors = append(resp.Errors, "etcdserver: no leader")
 	}
 	for _, a := range st.Alarms {
-		// protobuf's own text has one space or two, by the build of the binary.
-		resp.Errors = append(resp.Errors, fmt.Sprintf("memberID:%d alarm:%s", a.MemberID, pb.AlarmType(a.Kind)))
+		resp.Errors = append(resp.Errors, alarmText(a))
 	}
 	return resp, nil
+}
+
+// alarmText is an alarm in protobuf's text form, which leaves out what is zero; it has
+// one space or two, by the build of the binary.
+func alarmText(a backends.Alarm) string {
+	if a.MemberID == 0 {
+		return "alarm:" + pb.AlarmType(a.Kind).String()
+	}
+	return fmt.Sprintf("memberID:%d alarm:%s", a.MemberID, pb.AlarmType(a.Kind))
 }
 
 // alarm asks for or, with the role root, changes alarms. A backend without alarms has none.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -86,16 +87,19 @@ func TestSnapshotCut(t *testing.T) {
 	}
 }
 
-// TestStatusAlarms: an alarm's text in Status has one space, in every build.
+// TestStatusAlarms: an alarm's text in Status has one space, in every build, and
+// does not name member 0.
 func TestStatusAlarms(t *testing.T) {
-	f := &fake{status: backends.Status{Header: testHeader, Leader: 7, Alarms: []backends.Alarm{{MemberID: 7, Kind: backends.AlarmNoSpace}}}}
+	f := &fake{status: backends.Status{Header: testHeader, Leader: 7, Alarms: []backends.Alarm{
+		{MemberID: 7, Kind: backends.AlarmNoSpace}, {Kind: backends.AlarmCorrupt},
+	}}}
 	_, conn := serve(t, f, Config{})
 	got, err := pb.NewMaintenanceClient(conn).Status(t.Context(), &pb.StatusRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "memberID:7 alarm:NOSPACE"; len(got.Errors) != 1 || got.Errors[0] != want {
-		t.Errorf("errors %q, want %q alone", got.Errors, want)
+	if want := []string{"memberID:7 alarm:NOSPACE", "alarm:CORRUPT"}; !slices.Equal(got.Errors, want) {
+		t.Errorf("errors %q, want %q", got.Errors, want)
 	}
 }
 

@@ -49,6 +49,9 @@ func TestAlarmGates(t *testing.T) {
 			t.Errorf("no space: %s: %v, want %v", what, err, want)
 		}
 	}
+	if _, err := m.LeaseGrant(context.Background(), backends.Caller{}, 5, 1<<40); !errors.Is(err, backends.ErrNoSpace) {
+		t.Errorf("no space: a grant for too long: %v", err)
+	}
 	if got := m.alarm(backends.AlarmDeactivate, 6, backends.AlarmNoSpace); len(got) != 0 {
 		t.Errorf("cleared %v", got)
 	}
@@ -105,6 +108,11 @@ func TestAlarmsAreBounded(t *testing.T) {
 	m.alarm(backends.AlarmDeactivate, 0, 7)
 	if _, err := m.Alarm(context.Background(), activate); err != nil {
 		t.Errorf("one more in place of another: %v", err)
+	}
+	for _, action := range []backends.AlarmAction{backends.AlarmGet, backends.AlarmDeactivate} {
+		if got := m.alarm(action, 0, 7); len(got) != 0 {
+			t.Errorf("of an unknown kind, action %d: %v", action, got)
+		}
 	}
 }
 

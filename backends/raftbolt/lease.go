@@ -19,9 +19,7 @@ var _ backends.Leases = (*Backend)(nil)
 
 // LeaseGrant implements backends.Leases.
 func (b *Backend) LeaseGrant(ctx context.Context, _ backends.Caller, id, ttlSeconds int64) (backends.LeaseGrantResult, error) {
-	if ttlSeconds > lease.MaxTTLSeconds {
-		return backends.LeaseGrantResult{}, backends.ErrLeaseTTLTooLarge
-	}
+	// That the time is too long is found at apply, after alarms, as in etcd.
 	if err := b.checkQuota(ctx, grantOverhead); err != nil {
 		return backends.LeaseGrantResult{}, err
 	}

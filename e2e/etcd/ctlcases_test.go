@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"slices"
-	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -29,9 +28,9 @@ func inOrder(parts ...any) []turn {
 	return out
 }
 
-// TestEtcdctlPut ensures that put, with each flag, answers as on etcd.
-func TestEtcdctlPut(t *testing.T) {
-	compare(t, inOrder(
+// putTurns ensure that put, with each flag, answers as on etcd.
+func putTurns() []turn {
+	return inOrder(
 		run("put a 1"), run("put a 2 --prev-kv"), run("put new 1 --prev-kv"),
 		run("put stdin").in("from stdin\nsecond line"), with("put", "empty", ""), with("put", "-w=json", "--", "-dash", "-value"),
 		with("put", "", "x"), run("put"), run("put a b c"),
@@ -42,7 +41,7 @@ func TestEtcdctlPut(t *testing.T) {
 		run("put absent --ignore-value"), run("put absent x --ignore-lease"), run("put a x --ignore-value"),
 		run("put a x --ignore-lease --lease=1234"), run("put a x --lease=77"), run("put a x --lease=zz"), run("put a x --lease=0"),
 		run("get a -w json"), run("put a x --unknown"), run("get --prefix -w json").with(""), sameHash(),
-	))
+	)
 }
 
 // with appends an argument.
@@ -56,8 +55,8 @@ func seed() []turn {
 	)
 }
 
-// TestEtcdctlGet ensures that get, with each flag, answers as on etcd.
-func TestEtcdctlGet(t *testing.T) {
+// getTurns ensure that get, with each flag, answers as on etcd.
+func getTurns() []turn {
 	steps := seed()
 	for _, flags := range []string{
 		"k1", "k1 k3", "k1 z", "k --prefix", "k2 --from-key", "absent", "z a", "k --prefix --limit=2", "k --prefix --limit=0",
@@ -90,24 +89,24 @@ func TestEtcdctlGet(t *testing.T) {
 	steps = inOrder(steps, with("get", "", "--prefix"), with("get", "", "--from-key", "-w", "json"), with("get", ""), run("get k1 --hex"), run("get k1 -w yaml"),
 		run("compaction 6"), run("get k --prefix --rev=5"), run("get k --prefix --rev=6"), run("get k --prefix --stream --rev=5"),
 		run("get k --prefix --rev=5 -w json"), sameHash())
-	compare(t, steps)
+	return steps
 }
 
-// TestEtcdctlDel ensures that del, with each flag, answers as on etcd.
-func TestEtcdctlDel(t *testing.T) {
-	compare(t, inOrder(
+// delTurns ensure that del, with each flag, answers as on etcd.
+func delTurns() []turn {
+	return inOrder(
 		seed(), run("del k1"), run("del k1"), run("del k2 --prev-kv"), run("del k3 --prev-kv").formats(everyFormat...),
 		seed(), run("del k2 k4"), run("del m --prefix --prev-kv"), run("del m --prefix"), run("del k4 --from-key --prev-kv -w json"),
 		seed(), run("del k1 --range --prev-kv"), run("del k2 k4 --range"), run("del k2 k9 --range -w json --prev-kv"), run("del z a"), run("del"), run("del a b c"), with("del", ""),
 		run("del k --prefix --from-key"), run("del k l --prefix"), run("del k l --from-key"), with("del", "", "--prefix"), with("del", "", "--from-key"),
 		seed(), run("del k --prefix").formats("fields"), with("get", "", "--prefix", "-w", "json"), sameHash(),
-	))
+	)
 }
 
-// TestEtcdctlTxn ensures that txn compares all targets and runs both branches as
+// txnTurns ensure that txn compares all targets and runs both branches as
 // on etcd. A compare of a lease is not asked: it stops etcdctl 3.7.3 with a panic
 // of its own, before it calls a server.
-func TestEtcdctlTxn(t *testing.T) {
+func txnTurns() []turn {
 	steps := seed()
 	for _, compares := range []string{
 		`value("k1") = "cc"`, `value("k1") = "no"`, `value("k1") != "cc"`, `value("k1") < "cd"`, `value("k1") > "cd"`,
@@ -127,13 +126,13 @@ func TestEtcdctlTxn(t *testing.T) {
 		run("txn -i").in("mod(\"d\") > \"0\"\n\nput d interactive\n\nput d no\n\n"), run("compaction 9"), run("txn").in("\nput d 1\nget k1 --rev=4\n\n\n"),
 		with("get", "", "--prefix", "-w", "json"), sameHash(),
 	)
-	compare(t, steps)
+	return steps
 }
 
-// TestEtcdctlWatch ensures that watch, with each flag, prints as on etcd.
-func TestEtcdctlWatch(t *testing.T) {
+// watchTurns ensure that watch, with each flag, prints as on etcd.
+func watchTurns() []turn {
 	env := []string{"--", "sh", "-c", "env | grep ^ETCD_WATCH_ | sort; echo end of $ETCD_WATCH_REVISION"}
-	compare(t, inOrder(
+	return inOrder(
 		seed(), // the last revision is 13
 		run("watch k1 --rev=1").stopAt("cc"), run("watch k --prefix --rev=1").stopAt("two words"), run("watch k1 k3 --rev=2").stopAt("cc"),
 		run("watch m --prefix --rev=3 --prev-kv").stopAt("again"), run("watch m/1 --rev=9").stopAt("again"), run("watch k1 --rev=5 --prev-kv").stopAt("cc"),
@@ -150,13 +149,13 @@ func TestEtcdctlWatch(t *testing.T) {
 		run("txn").in("\nput t1 1\nput t2 2\ndel k --prefix\n\n\n"), run("watch --prefix --rev=14 --prev-kv").with("").stopAt("t2"),
 		run("compaction 10"), run("watch k1 --rev=5"), run("watch k1 --rev=5 -w json"), run("watch k --prefix --rev=10").stopAt("five"), run("watch -i").in("watch k1 --rev=5\n"),
 		sameHash(),
-	), "--watch-progress-notify-interval", "1s")
+	)
 }
 
-// TestEtcdctlLease ensures that the lease commands answer as on etcd. Where keys
+// leaseTurns ensure that the lease commands answer as on etcd. Where keys
 // of a lease are listed it has one: etcd lists them in no order.
-func TestEtcdctlLease(t *testing.T) {
-	compare(t, inOrder(
+func leaseTurns() []turn {
+	return inOrder(
 		run("lease list"), run("lease grant 500"), run("lease list"), run("lease timetolive $LEASE", remaining), run("put l1 x --lease=$LEASE"),
 		run("lease timetolive $LEASE --keys", remaining), run("put l2 x --lease=$LEASE"), run("lease keep-alive $LEASE --once"), run("get l --prefix"), run("lease revoke $LEASE"), run("get l --prefix"),
 		run("lease revoke $LEASE"), run("lease timetolive $LEASE"), run("lease timetolive $LEASE --keys"), run("lease keep-alive $LEASE --once"), run("lease keep-alive $LEASE"), run("lease list"),
@@ -166,22 +165,23 @@ func TestEtcdctlLease(t *testing.T) {
 		run("lease timetolive 1234").formats("table"), run("lease timetolive 5 -w json"), run("lease keep-alive 1234 --once").formats(everyFormat...),
 		run("lease keep-alive 1234").stopAt("keepalived"), run("lease revoke 99").formats("json"), run("get l --prefix -w json"), run("lease revoke 99").formats("json"),
 		run("lease revoke 1234").formats("fields"), run("get l --prefix -w fields"),
+		grant(0x55, 500), run("lease revoke 55").formats("table"),
 		run("lease grant"), run("lease grant x"), run("lease grant 0"), run("lease grant -- -5"), run("lease grant 9000000001"), run("lease grant 9000000000"), run("lease revoke zz"), run("lease revoke"),
 		run("lease timetolive"), run("lease timetolive zz"), run("lease keep-alive"), run("lease keep-alive zz --once"),
 		grant(7, 1), run("put short x --lease=7"), run("watch short --prev-kv --rev=2").stopAt("DELETE"), run("get short"), run("lease timetolive 7"),
 		// The first lease's id was the server's choice; the keys that bore it leave the hash.
 		run("compaction 12 --physical"), sameHash(),
-	))
+	)
 }
 
-// TestEtcdctlMaintenance ensures that the commands for operators answer as on etcd.
+// maintenanceTurns ensure that the commands for operators answer as on etcd.
 //
 // Not asked: HashKV at the very revision of a compaction that was not waited for, where
 // the answer depends on whether it is done.
-func TestEtcdctlMaintenance(t *testing.T) {
+func maintenanceTurns() []turn {
 	sizes := []string{"DB SIZE", "IN USE", "PERCENTAGE NOT IN USE", "RAFT INDEX", "RAFT APPLIED INDEX"}
 	status := []mask{bytesOfStore, raftIndex}
-	compare(t, inOrder(
+	return inOrder(
 		run("endpoint hashkv -w json"), seed(), seed(), run("endpoint health", took).formats("simple", "json", "fields"), run("endpoint health").hide("TOOK").formats("table"), run("endpoint health --cluster", took),
 		run("endpoint status", status...).formats("json", "fields"), run("endpoint status").hide(sizes...).formats("table"), run("endpoint status --cluster").hide(sizes...).formats("table"), run("endpoint status", statusLine),
 		run("endpoint hashkv").formats(everyFormat...), run("endpoint hashkv --rev=5").formats("json"), run("endpoint hashkv --rev=1 -w json"), run("endpoint hashkv --rev=99"), run("endpoint hashkv --cluster -w table"),
@@ -195,12 +195,12 @@ func TestEtcdctlMaintenance(t *testing.T) {
 		run("endpoint status", append(status, spacing)...).formats("json"), run("alarm disarm").formats(everyFormat...), run("alarm list"), run("put a b"),
 		raise(pb.AlarmType_CORRUPT), run("alarm list -w json"), run("get a"), run("put a c"), run("del a"), run("endpoint health", took), run("alarm disarm"), run("get a"), run("alarm x"), run("version"),
 		run("move-leader"), run("move-leader zz"), sameHash(),
-	))
+	)
 }
 
-// TestEtcdctlSnapshot ensures that a saved snapshot holds the same keys,
+// snapshotTurns ensure that a saved snapshot holds the same keys,
 // revisions and storage version as etcd's, and that etcd's tool takes it for sound.
-func TestEtcdctlSnapshot(t *testing.T) {
+func snapshotTurns() []turn {
 	saved := func() []turn {
 		return inOrder(
 			run("snapshot save s.db"), run("snapshot status s.db -w json", fileHash, bytesOfStore).by("etcdutl"),
@@ -209,8 +209,8 @@ func TestEtcdctlSnapshot(t *testing.T) {
 			run("hashkv s.db -w json").by("etcdutl"), run("hashkv s.db --rev=9 -w json").by("etcdutl"),
 		)
 	}
-	compare(t, inOrder(
+	return inOrder(
 		saved(), seed(), grant(0x1234, 1000), run("put l x --lease=1234"), saved(), run("compaction 9 --physical"), saved(), run("defrag", took), saved(), sameHash(),
 		run("snapshot save"), run("snapshot save no/such/dir.db"), run("snapshot status nothing.db").by("etcdutl"),
-	))
+	)
 }

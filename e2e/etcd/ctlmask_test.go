@@ -39,6 +39,12 @@ var (
 	statusLine = mask{"sizes and positions", regexp.MustCompile(`( 3\.7\.0, )[^,]+, [^,]+, [0-9]+%(, [^,]+, true, false, [0-9]+, )[0-9]+, [0-9]+`)}
 	// spacing is one space or two: protobuf's text form differs from build to build.
 	spacing = mask{"spacing", regexp.MustCompile(`(memberID:[0-9]+) {1,2}`)}
+	// ownLease is the lease of a lock or a candidate, which etcdctl lets the server choose, in a key.
+	ownLease = mask{"lease", regexp.MustCompile(`(/)[0-9a-f]{13,16}\b`)}
+	// inBase64 is a key with such an end, as JSON has it.
+	inBase64 = mask{"key", regexp.MustCompile(`("key":")[^"]+`)}
+	// leaseNumber is the id of such a lease.
+	leaseNumber = mask{"lease", regexp.MustCompile(`("lease":|"Lease" : )[1-9][0-9]+`)}
 	// fileHash is a checksum over the pages of a snapshot's file, free ones included.
 	fileHash = mask{"hash", regexp.MustCompile(`("hash":|"Hash" : )[0-9]+`)}
 )
@@ -99,6 +105,10 @@ func TestEtcdctlMasks(t *testing.T) {
 		{raftIndex, `"raftIndex":5,"raftTerm":2,"raftAppliedIndex":4`, `"raftIndex":<index>,"raftTerm":2,"raftAppliedIndex":<index>`},
 		{statusLine, "x:1, 5b, 3.7.3, 3.7.0, 20 kB, 16 kB, 20%, 2.1 GB, true, false, 2, 33, 34, , , false", "x:1, 5b, 3.7.3, 3.7.0, <sizes and positions>, 2.1 GB, true, false, 2, <sizes and positions>, , , false"},
 		{spacing, "memberID:65  alarm:NOSPACE, a  b", "memberID:65<spacing>alarm:NOSPACE, a  b"},
+		{ownLease, "l/694d9f4e8b7a3c01\nl/short", "l/<lease>\nl/short"},
+		{inBase64, `{"key":"bC82OTRk","value":"eA=="}`, `{"key":"<key>","value":"eA=="}`},
+		{leaseNumber, `"lease":7587883212297104385}`, `"lease":<lease>}`},
+		{leaseNumber, `"Lease" : 0`, `"Lease" : 0`},
 		{fileHash, `{"hash":123,"hash_revision":2,"revision":4}`, `{"hash":<hash>,"hash_revision":2,"revision":4}`},
 	} {
 		if got := c.mask.apply(c.in); got != c.want {

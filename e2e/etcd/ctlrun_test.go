@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,7 +29,7 @@ const toolTimeout = 30 * time.Second
 // be equal.
 type turn struct {
 	// args begin with the subcommand. "$LEASE" is the id that the latest "lease
-	// grant" printed.
+	// grant" printed, "$MEMBER" that of the latest member that was added, "$ADDRESS" the server's.
 	args []string
 	// tool is the command; etcdctl if empty.
 	tool  string
@@ -44,6 +45,10 @@ type turn struct {
 	// during is run when a line with the text ready has come.
 	ready  string
 	during []turn
+	// other is a command that runs meanwhile, and is killed at the end.
+	other *turn
+	// shuffled output is compared by its words, in any order.
+	shuffled bool
 
 	// call does what etcdctl has no words for.
 	call func(ctx context.Context, c *grpc.ClientConn) error
@@ -59,6 +64,8 @@ func (s turn) in(stdin string) turn        { s.stdin = stdin; return s }
 func (s turn) stopAt(until string) turn    { s.until = until; return s }
 func (s turn) hide(columns ...string) turn { s.columns = columns; return s }
 func (s turn) by(tool string) turn         { s.tool = tool; return s }
+func (s turn) beside(o turn) turn          { s.other = &o; return s }
+func (s turn) anyOrder() turn              { s.shuffled = true; return s }
 func (s turn) on(r string, d ...turn) turn { s.ready, s.during = r, d; return s }
 func (s turn) formats(fs ...string) []turn {
 	var out []turn
@@ -81,8 +88,9 @@ type side struct {
 	name   string
 	server *process.Server
 	// dir is where its commands run.
-	dir   string
-	lease string
+	dir    string
+	lease  string
+	member uint64
 	// token is the last that a request for one gave.
 	token string
 }
@@ -164,16 +172,7 @@ func (d *side) run(t *testing.T, s turn) (outcome, error) {
 	if s.call != nil {
 		return outcome{}, d.dial(ctx, s.call)
 	}
-	var args []string
-	for _, a := range s.args {
-		args = append(args, strings.ReplaceAll(a, "$LEASE", d.lease))
-	}
-	cmd := exec.CommandContext(ctx, process.Binary(t, s.command()), args...)
-	cmd.Dir = d.dir
-	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir,
-		"ETCDCTL_ENDPOINTS=" + d.server.Address, "ETCDCTL_COMMAND_TIMEOUT=30s", "ETCDCTL_DIAL_TIMEOUT=10s",
-	}
+	cmd := d.prepare(ctx, t, s)
 	var o outcome
 	var err error
 	if s.until != "" {
@@ -186,8 +185,48 @@ func (d *side) run(t *testing.T, s turn) (outcome, error) {
 			d.lease = f[1]
 		}
 	}
+	if len(s.args) > 1 && s.args[0] == "member" && s.args[1] == "add" && o.exit == 0 && err == nil {
+		err = d.findMember(ctx)
+	}
 	o.stdout, o.stderr = d.masked(s, o.stdout), d.masked(s, log.ReplaceAllString(o.stderr, ""))
 	return o, err
+}
+
+// prepare is the process of a turn, not started.
+func (d *side) prepare(ctx context.Context, t *testing.T, s turn) *exec.Cmd {
+	var args []string
+	for _, a := range s.args {
+		a = strings.ReplaceAll(a, "$LEASE", d.lease)
+		a = strings.ReplaceAll(a, "$MEMBER", fmt.Sprintf("%x", d.member))
+		args = append(args, strings.ReplaceAll(a, "$ADDRESS", d.server.Address))
+	}
+	cmd := exec.CommandContext(ctx, process.Binary(t, s.command()), args...)
+	cmd.Dir = d.dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + d.dir}
+	for name, value := range map[string]string{"endpoints": d.server.Address, "command-timeout": "30s", "dial-timeout": "10s"} {
+		// A flag that is set, too, would be warned of.
+		if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--"+name) }) {
+			cmd.Env = append(cmd.Env, "ETCDCTL_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))+"="+value)
+		}
+	}
+	slices.Sort(cmd.Env)
+	return cmd
+}
+
+// findMember notes the learner that was added.
+func (d *side) findMember(ctx context.Context) error {
+	return d.dial(ctx, func(ctx context.Context, c *grpc.ClientConn) error {
+		list, err := pb.NewClusterClient(c).MemberList(ctx, &pb.MemberListRequest{})
+		if err != nil {
+			return err
+		}
+		for _, m := range list.Members {
+			if m.IsLearner {
+				d.member = m.ID
+			}
+		}
+		return nil
+	})
 }
 
 func runToEnd(cmd *exec.Cmd, stdin string) (outcome, error) {
@@ -210,6 +249,16 @@ func (d *side) runUntil(t *testing.T, cmd *exec.Cmd, s turn) (outcome, error) {
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return outcome{}, err
+	}
+	if s.other != nil {
+		other := d.prepare(context.Background(), t, *s.other)
+		if err := other.Start(); err != nil {
+			return outcome{}, err
+		}
+		defer func() {
+			_ = other.Process.Kill()
+			_ = other.Wait() // killed: an error is what is expected
+		}()
 	}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -251,11 +300,20 @@ func (d *side) masked(s turn, text string) string {
 	if d.lease != "" {
 		text = strings.ReplaceAll(text, d.lease, "<lease>")
 	}
+	if d.member != 0 {
+		text = strings.ReplaceAll(text, fmt.Sprintf("%x", d.member), "<member>")
+		text = strings.ReplaceAll(text, fmt.Sprint(d.member), "<member>")
+	}
 	for _, m := range s.masks {
 		text = m.apply(text)
 	}
 	if s.columns != nil {
 		text = cells(text, s.columns...)
+	}
+	if s.shuffled {
+		words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \n,{}[]│┌─┬┐├┼┤└┴┘\"=", r) })
+		slices.Sort(words)
+		text = strings.Join(words, " ")
 	}
 	return text
 }

@@ -51,6 +51,7 @@ func TestHashGolden(t *testing.T) {
 	})
 	b.entry(func(t *Txn) { t.Put([]byte("l"), []byte("v"), 0x457ea20588057f09) })
 	want("uncompacted", 0, Hash{3915911164, 8, -1, 8})
+	want("of a negative revision", -1, Hash{1084519789, -1, -1, 8})
 	want("uncompacted", 4, Hash{2069675932, 4, -1, 8})
 	want("uncompacted", 5, Hash{1125682900, 5, -1, 8})
 	want("uncompacted", 6, Hash{1947802976, 6, -1, 8})

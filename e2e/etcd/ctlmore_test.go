@@ -1,0 +1,128 @@
+package etcd
+
+// globalTurns ensure that the options of every command reach shim as they reach
+// etcd. Those of TLS are asked where they fail, in the client.
+func globalTurns() []turn {
+	steps := inOrder(seed(), run("get k1 --hex").formats(everyFormat...), run("put h \xff --hex"), run("get h --hex"))
+	for _, flag := range []string{
+		"--dial-timeout=5s", "--command-timeout=20s", "--keepalive-time=5s", "--keepalive-timeout=9s", "--max-request-bytes=100000", "--max-recv-bytes=100000",
+		"--insecure-transport=true", "--insecure-discovery=true", "--insecure-skip-tls-verify=false", "--auth-jwt-token=abc",
+		"--cert=none.pem", "--key=none.pem", "--cacert=none.pem", "--cert=", "--key=", "--cacert=", "--password=x", "--nonsense",
+	} {
+		steps = append(steps, run("get k1 "+flag))
+	}
+	return inOrder(steps,
+		run("get k1 --max-recv-bytes=10"), run("put k1 xxxxxxxxxxxxxxxxxxxx --max-request-bytes=10"), run("get k1 -w yaml"), run("get k1 -w="),
+		run("get k1 --endpoints="), run("options"), run("completion bash"), run("completion zsh"), run("completion fish"), run("completion powershell"), run("completion tcsh"),
+		run("help"), run("nonsense"), run("version").formats(everyFormat...), sameHash(),
+	)
+}
+
+// concurrencyTurns ensure that lock and elect, which the client makes of
+// transactions, watches and leases, go as on etcd.
+func concurrencyTurns() []turn {
+	return inOrder(
+		with("lock", "l", "sh", "-c", "echo revision $ETCD_LOCK_REV; echo ${ETCD_LOCK_KEY%/*}"), with("lock", "l", "sh", "-c", "exit 3"), with("lock", "l", "--ttl=5", "true"),
+		run("lock free", ownLease).stopAt("free/"), run("lock json -w json", ownLease, inBase64, leaseNumber).stopAt(`"kvs"`), run("lock fields -w fields", ownLease, leaseNumber).stopAt("More"),
+		run("lock"), run("lock l --ttl=x"), run("lock l --ttl=0 true"), run("get l --prefix"),
+		run("elect e first", ownLease).stopAt("first"), run("elect -l e", ownLease).stopAt("first"), run("elect --listen e -w fields", ownLease, leaseNumber).stopAt("More"),
+		run("elect other second -w json", ownLease, inBase64, leaseNumber).stopAt("c2Vjb25k"), run("elect"), run("elect e"), run("elect -l e x"),
+	)
+}
+
+// memberTurns ensure that the commands that change the membership answer as on etcd, as far
+// as one voter goes.
+func memberTurns() []turn {
+	steps := inOrder(
+		run("member add"), run("member add x"), run("member add x http://127.0.0.1:1"), run("member add x --learner --peer-urls=nonsense"), run("member add x --peer-urls=ftp://127.0.0.1:1"),
+		run("member remove"), run("member remove zz"), run("member remove 123"), run("member update"), run("member update 123"), run("member update 123 --peer-urls=http://127.0.0.1:1"),
+		run("member update zz --peer-urls=http://127.0.0.1:1"), run("member promote"), run("member promote zz"), run("member promote 123"),
+	)
+	// Members are listed by their ids, of which that of an added one is another on each
+	// side; protobuf's form has it within the bytes.
+	for _, format := range []string{"simple", "json", "fields", "table"} {
+		steps = inOrder(steps,
+			run("member add new --learner --peer-urls=http://127.0.0.1:1 -w "+format).anyOrder(), run("member list -w "+format).anyOrder(),
+			run("member add another --learner --peer-urls=http://127.0.0.1:2 -w "+format), run("member add new --learner --peer-urls=http://127.0.0.1:1"),
+			run("member promote $MEMBER -w "+format), run("member update $MEMBER --peer-urls=http://127.0.0.1:3 -w "+format).anyOrder(),
+			run("member remove $MEMBER -w "+format).anyOrder(), run("member remove $MEMBER"), run("member list -w "+format),
+		)
+	}
+	return inOrder(steps, run("member list -w protobuf"))
+}
+
+// downgradeTurns ensure that a downgrade is judged as by etcd, and taken back at once.
+func downgradeTurns() []turn {
+	steps := inOrder(run("downgrade"), run("downgrade validate"), run("downgrade enable"), run("downgrade validate a b"), run("downgrade enable x.y"), run("downgrade validate 3.1"))
+	for _, format := range everyFormat {
+		steps = inOrder(steps,
+			run("downgrade validate 3.6 -w "+format), run("downgrade enable 3.6 -w "+format), run("downgrade enable 3.6 -w "+format), run("downgrade validate 3.6"),
+			run("downgrade cancel -w "+format), run("downgrade cancel -w "+format),
+		)
+	}
+	return steps
+}
+
+// moveLeaderTurns ensure that the leadership of one member is moved as on etcd.
+func moveLeaderTurns() []turn {
+	return inOrder(run("move-leader"), run("move-leader zz"), run("move-leader 123").formats(everyFormat...))
+}
+
+// authTurns ensure that users, roles and what they permit answer as on etcd.
+func authTurns() []turn {
+	steps := inOrder(
+		run("auth status").formats(everyFormat...), run("auth enable"), run("auth disable"), run("auth nonsense"), run("user"), run("role"),
+		run("user add root:secret"), run("auth enable"), run("user add nocolon --interactive=false").in("secret\n"), run("user add flag --new-user-password=secret"), run("user add cert --no-password"),
+		run("user add root:again"), run("user add :x"), run("user add"), run("user add a b"), run("user get root"), run("user get nobody"), run("user get"), run("user list x"), run("user delete"), run("user delete nobody"),
+		run("user passwd nocolon --interactive=false").in("other\n"), run("user passwd nobody --interactive=false").in("other\n"), run("user passwd"),
+		run("role add root"), run("role add root"), run("role add"), run("role add reader"), run("role add writer"), run("role get nobody"), run("role get"), run("role delete nobody"), run("role delete"), run("role list x"),
+		run("role grant-permission reader read k1"), run("role grant-permission reader read m --prefix"), run("role grant-permission reader readwrite z --from-key"), run("role grant-permission writer write k1 k3"),
+		with("role", "grant-permission", "writer", "write", "", "--prefix"), run("role grant-permission writer nonsense k1"), run("role grant-permission nobody read k1"), run("role grant-permission reader"),
+		run("role grant-permission reader read a b --prefix"), run("role grant-permission reader read a b --from-key"), run("role grant-permission reader read a --prefix --from-key"),
+		run("role get reader").formats(everyFormat...), run("role get writer").formats(everyFormat...), run("role get root"), run("role list").formats(everyFormat...),
+		run("user grant-role nocolon reader"), run("user grant-role flag writer"), run("user grant-role nocolon nobody"), run("user grant-role nobody reader"), run("user grant-role"),
+		run("user grant-role root root"), run("user get nocolon").formats(everyFormat...), run("user get nocolon --detail"), run("user list").formats(everyFormat...),
+	)
+	for _, format := range everyFormat {
+		steps = inOrder(steps,
+			run("user add tmp:secret -w "+format), run("role add tmp -w "+format), run("role grant-permission tmp read x y -w "+format), run("user grant-role tmp tmp -w "+format),
+			run("user passwd tmp --interactive=false -w "+format).in("other\n"), run("role revoke-permission tmp x y -w "+format), run("role revoke-permission tmp x y -w "+format),
+			run("user revoke-role tmp tmp -w "+format), run("user revoke-role tmp tmp -w "+format), run("user delete tmp -w "+format), run("role delete tmp -w "+format),
+		)
+	}
+	steps = inOrder(steps,
+		run("role revoke-permission reader z --from-key"), run("role revoke-permission reader m --prefix"), run("role revoke-permission reader"), run("role get reader"),
+		run("role grant-permission reader read m --prefix"), run("auth enable"), run("auth status"), run("get k1"), run("put k1 x"), run("member list"), run("endpoint status"),
+	)
+	for _, words := range []string{
+		"get k1", "get k2", "get m --prefix", "get k --prefix", "put k1 x", "put k1 y --prev-kv", "del k1", "del k1 --prev-kv", "get z --from-key", "compaction 3", "defrag", "alarm list", "member list",
+		"user list", "user get nocolon", "role get reader", "role get writer", "auth status", "lease list", "lease grant 500", "snapshot save s.db", "endpoint hashkv", "endpoint health", "watch k9",
+	} {
+		for _, user := range []string{" --user=root:secret", " --user=nocolon --password=other", " --user=flag:secret", " --user=flag:wrong", " --user=nobody:x", " --user=cert:x", " --auth-jwt-token=nonsense"} {
+			if words == "watch k9" && user == " --user=root:secret" {
+				continue // it is allowed, and goes on for ever
+			}
+			if words == "watch k9" && user == " --user=flag:secret" {
+				continue // as above: its role may write everything, and etcd asks for no more
+			}
+			steps = append(steps, run(words+user, took, ownLease))
+		}
+	}
+	return inOrder(steps,
+		run("txn --user=nocolon:other").in("\nget k1\nget m/1\n\n\n"), run("txn --user=nocolon:other").in("\nget k1\nput k1 x\n\n\n"), run("user delete root --user=root:secret"), run("role delete root --user=root:secret"),
+		run("auth enable --user=root:secret").formats(everyFormat...), run("auth disable --user=flag:secret"), run("auth disable --user=root:secret").formats("json"), run("auth disable").formats(everyFormat...),
+		run("auth status"), run("get k1"), sameHash(),
+	)
+}
+
+// mirrorTurns ensure that a mirror copies what is there and what comes.
+func mirrorTurns() []turn {
+	mirror := func(flags string) turn { return run("make-mirror " + flags + " $ADDRESS") }
+	return inOrder(
+		seed(), // the last revision is 13
+		run("watch --prefix mirror/k --rev=1").beside(mirror("--prefix=k --dest-prefix=mirror/k --max-txn-ops=2")).stopAt("two words"),
+		run("watch --prefix copy/ --rev=1").beside(mirror("--prefix=m/ --rev=2 --dest-prefix=copy/ --dest-insecure-transport=true")).stopAt("again"),
+		run("make-mirror"), run("make-mirror a b"), run("make-mirror --prefix=k --dest-prefix=x --no-dest-prefix $ADDRESS"), run("make-mirror --dest-cert=none.pem --dest-key=none.pem $ADDRESS"),
+		run("make-mirror --dest-cacert=none.pem $ADDRESS"), run("make-mirror --rev=x $ADDRESS"),
+	)
+}

@@ -1,0 +1,103 @@
+package oracle
+
+import (
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+func clusterCalls() []call {
+	return []call{
+		{"Cluster.MemberList", 4, 30, func(g *generator) { g.add("Cluster.MemberList", &pb.MemberListRequest{Linearizable: g.chance(50)}) }, nil},
+		{"Cluster.MemberAdd", 3, 50, (*generator).memberAdd, (*generator).badMemberAdd},
+		{"Cluster.MemberRemove", 3, 40, (*generator).memberRemove, (*generator).badMemberRemove},
+		{"Cluster.MemberUpdate", 3, 40, (*generator).memberUpdate, (*generator).badMemberUpdate},
+		{"Cluster.MemberPromote", 2, 100, nil, (*generator).badMemberPromote},
+	}
+}
+
+// peerURLs are addresses at which nobody listens.
+func peerURLs() []string {
+	return []string{"http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"}
+}
+
+// memberAdd adds a learner: a second voter that never comes would end the quorum. It is
+// removed soon, since there may be one only.
+func (g *generator) memberAdd() {
+	b := g.bind()
+	g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{pick(g, peerURLs()...)}}).Bind = b
+	g.members = append(g.members, memberSymbol(b))
+	if g.chance(50) {
+		g.add("Cluster.MemberList", &pb.MemberListRequest{Linearizable: true})
+	}
+	g.in(g.IntN(12), func() { g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)}) })
+}
+
+// member is an id that may be an added member's.
+func (g *generator) member() uint64 {
+	if len(g.members) == 0 {
+		return 99
+	}
+	return g.members[max(0, len(g.members)-1-g.IntN(2))]
+}
+
+func (g *generator) badMemberAdd() {
+	r := &pb.MemberAddRequest{IsLearner: true}
+	switch g.IntN(5) {
+	case 0:
+	case 1:
+		r.IsLearner = false
+		r.PeerURLs = []string{pick(g, "", "not a URL", "ftp://127.0.0.1:1", "http://127.0.0.1", "127.0.0.1:2380", "http://127.0.0.1:1/path")}
+	case 2:
+		r.PeerURLs = []string{"http://127.0.0.1:1", pick(g, "", "http://", "http://127.0.0.1:99999")}
+	default: // one of them is taken, or there is a learner already
+		for range 2 {
+			g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{pick(g, peerURLs()...)}}, 37).Bind = g.bind()
+			g.members = append(g.members, memberSymbol(g.binds))
+		}
+		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(g.binds)})
+		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(g.binds - 1)})
+		return
+	}
+	g.add("Cluster.MemberAdd", r, 37)
+}
+
+func (g *generator) memberRemove() {
+	b := g.bind()
+	g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{pick(g, peerURLs()...)}}).Bind = b
+	g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)})
+}
+
+func (g *generator) badMemberRemove() {
+	if g.chance(40) {
+		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: selfSymbol()}, 39)
+		return
+	}
+	g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: pick(g, 0, 12345, g.member())}, 36)
+}
+
+func (g *generator) memberUpdate() {
+	g.add("Cluster.MemberUpdate", &pb.MemberUpdateRequest{ID: selfSymbol(), PeerURLs: []string{pick(g, "http://127.0.0.1:11", "http://127.0.0.1:12")}})
+}
+
+func (g *generator) badMemberUpdate() {
+	r := &pb.MemberUpdateRequest{ID: pick(g, 12345, 0, g.member(), selfSymbol()), PeerURLs: []string{pick(g, peerURLs()...)}}
+	row := 36
+	if g.chance(50) {
+		r.PeerURLs = pick(g, nil, []string{""}, []string{"not a URL"}, []string{"http://127.0.0.1"})
+		row = 37
+	}
+	g.add("Cluster.MemberUpdate", r, row)
+}
+
+func (g *generator) badMemberPromote() {
+	switch g.IntN(3) {
+	case 0:
+		g.add("Cluster.MemberPromote", &pb.MemberPromoteRequest{ID: pick[uint64](g, 0, 12345)}, 36)
+	case 1:
+		g.add("Cluster.MemberPromote", &pb.MemberPromoteRequest{ID: selfSymbol()}, 38)
+	default: // a learner that never came
+		b := g.bind()
+		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{"http://127.0.0.1:1"}}).Bind = b
+		g.add("Cluster.MemberPromote", &pb.MemberPromoteRequest{ID: memberSymbol(b)})
+		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)})
+	}
+}

@@ -1,0 +1,115 @@
+package oracle
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// verdict is the first step that was answered differently.
+type verdict struct {
+	// index is the step's place in the script.
+	index       int
+	step        Step
+	differences []Difference
+	etcd, shim  Answer
+}
+
+// cannotGoOn begins the message of an answer to a step that could not be done.
+const cannotGoOn = "cannot go on"
+
+// play runs a script on fresh servers.
+func play(t testing.TB, base string, methods map[string]*method, script Script) (etcd, shim []Answer) {
+	t.Helper()
+	dir, err := os.MkdirTemp(base, "oracle-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	a, b := newPair(t, dir, methods, script.Flags)
+	defer a.close()
+	defer b.close()
+	var both sync.WaitGroup
+	both.Go(func() { etcd = a.run(t, script) })
+	both.Go(func() { shim = b.run(t, script) })
+	both.Wait()
+	return etcd, shim
+}
+
+// judge compares the answers to a script, and notes what was compared in the
+// tally. It returns nil when they are equal.
+func judge(script Script, etcd, shim []Answer, sum *Tally) *verdict {
+	c := NewComparer()
+	defer func() { sum.use(c) }()
+	slots := map[int]string{}
+	killed := false
+	for i, step := range script.Steps {
+		if i >= len(etcd) || i >= len(shim) {
+			return &verdict{index: i, step: step, differences: []Difference{{"script", "script", fmt.Sprintf("%d steps done", len(etcd)), fmt.Sprintf("%d steps done", len(shim))}}}
+		}
+		if step.Async != 0 {
+			slots[step.Async] = step.Verb
+		}
+		killed = killed || step.Verb == verbKill
+		differences := c.Compare(etcd[i], shim[i])
+		for _, a := range []Answer{etcd[i], shim[i]} {
+			if strings.HasPrefix(a.Message, cannotGoOn) && len(differences) == 0 {
+				differences = append(differences, Difference{"status.message", "status.message", etcd[i].Message, shim[i].Message})
+			}
+		}
+		sum.add(step, slots, etcd[i], killed)
+		if len(differences) > 0 {
+			return &verdict{i, step, differences, etcd[i], shim[i]}
+		}
+	}
+	return nil
+}
+
+// sign tells what kind of difference it is: the call and the field.
+func (v *verdict) sign() string {
+	verb := v.step.Verb
+	if v.step.Raw != "" {
+		verb += " " + v.step.Raw + " " + v.step.Of
+	}
+	return verb + ": " + v.differences[0].Field
+}
+
+// maxDifferences bounds the differences that are printed of a step.
+const maxDifferences = 8
+
+func (v *verdict) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "step %d: %s\n", v.index+1, clipped(v.step.String()))
+	for i, d := range v.differences {
+		if i == maxDifferences {
+			fmt.Fprintf(&b, "\t… and %d more\n", len(v.differences)-i)
+			break
+		}
+		fmt.Fprintf(&b, "\t%s\n", d)
+	}
+	for _, side := range []struct {
+		name   string
+		answer Answer
+	}{{"etcd", v.etcd}, {"shim", v.shim}} {
+		fmt.Fprintf(&b, "\t%s: %s %s\n", side.name, side.answer.Code, clipped(side.answer.Message))
+		for i, r := range side.answer.Replies {
+			if i == maxDifferences {
+				break
+			}
+			fmt.Fprintf(&b, "\t\t%s\n", shown(r))
+		}
+	}
+	return b.String()
+}
+
+// maxPrinted bounds a line for people, in bytes.
+const maxPrinted = 2000
+
+func clipped(text string) string {
+	if len(text) > maxPrinted {
+		return text[:maxPrinted] + "…"
+	}
+	return text
+}
