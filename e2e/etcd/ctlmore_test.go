@@ -1,5 +1,7 @@
 package etcd
 
+import "fmt"
+
 // globalTurns ensure that the options of every command reach shim as they reach
 // etcd. Those of TLS are asked where they fail, in the client.
 func globalTurns() []turn {
@@ -40,11 +42,13 @@ func memberTurns() []turn {
 	)
 	// Members are listed by their ids, of which that of an added one is another on each
 	// side; protobuf's form has it within the bytes.
-	for _, format := range []string{"simple", "json", "fields", "table"} {
+	for i, format := range []string{"simple", "json", "fields", "table"} {
+		// No address is used twice: an id is made of them and of the second.
+		url := func(n int) string { return fmt.Sprintf("http://127.0.0.1:%d", 10*(i+1)+n) }
+		add := "member add new --learner -w " + format + " --peer-urls="
 		steps = inOrder(steps,
-			run("member add new --learner --peer-urls=http://127.0.0.1:1 -w "+format).anyOrder(), run("member list -w "+format).anyOrder(),
-			run("member add another --learner --peer-urls=http://127.0.0.1:2 -w "+format), run("member add new --learner --peer-urls=http://127.0.0.1:1"),
-			run("member promote $MEMBER -w "+format), run("member update $MEMBER --peer-urls=http://127.0.0.1:3 -w "+format).anyOrder(),
+			run(add+url(1)).anyOrder(), run("member list -w "+format).anyOrder(), run(add+url(2)), run(add+url(3)+","+url(1)),
+			run("member promote $MEMBER -w "+format), run("member update $MEMBER -w "+format+" --peer-urls="+url(4)).anyOrder(),
 			run("member remove $MEMBER -w "+format).anyOrder(), run("member remove $MEMBER"), run("member list -w "+format),
 		)
 	}

@@ -1,18 +1,12 @@
 package etcd
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
-
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
@@ -23,10 +17,6 @@ type ctlScript struct {
 	turns func() []turn
 	// flags are given to both servers.
 	flags []string
-	// off tells why the script is not run; it is empty for one that is. probe must
-	// then be refused as unimplemented, so that the reason does not outlive itself.
-	off   string
-	probe func(context.Context, *grpc.ClientConn) error
 }
 
 // ctlScripts are all there are.
@@ -37,18 +27,7 @@ func ctlScripts() []ctlScript {
 		{name: "lease", turns: leaseTurns}, {name: "maintenance", turns: maintenanceTurns}, {name: "snapshot", turns: snapshotTurns},
 		{name: "global options", turns: globalTurns}, {name: "lock and elect", turns: concurrencyTurns}, {name: "make-mirror", turns: mirrorTurns},
 		{name: "auth", turns: authTurns, flags: []string{"--bcrypt-cost", "4"}},
-		{name: "member", turns: memberTurns, off: "one member so far", probe: func(ctx context.Context, c *grpc.ClientConn) error {
-			_, err := pb.NewClusterClient(c).MemberRemove(ctx, &pb.MemberRemoveRequest{ID: 1})
-			return err
-		}},
-		{name: "downgrade", turns: downgradeTurns, off: "not built yet", probe: func(ctx context.Context, c *grpc.ClientConn) error {
-			_, err := pb.NewMaintenanceClient(c).Downgrade(ctx, &pb.DowngradeRequest{Version: "3.6"})
-			return err
-		}},
-		{name: "move-leader", turns: moveLeaderTurns, off: "one member so far", probe: func(ctx context.Context, c *grpc.ClientConn) error {
-			_, err := pb.NewMaintenanceClient(c).MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: 1})
-			return err
-		}},
+		{name: "member", turns: memberTurns}, {name: "downgrade", turns: downgradeTurns}, {name: "move-leader", turns: moveLeaderTurns},
 	}
 }
 
@@ -89,20 +68,7 @@ func ctlOneFormat() map[string]string {
 // TestEtcdctl ensures that etcdctl prints the same about shim as about etcd.
 func TestEtcdctl(t *testing.T) {
 	for _, s := range ctlScripts() {
-		t.Run(s.name, func(t *testing.T) {
-			if s.off == "" {
-				compare(t, s.turns(), s.flags...)
-				return
-			}
-			shim := process.Shim(t)
-			ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
-			defer cancel()
-			err := (&side{server: shim}).dial(ctx, s.probe)
-			if status.Code(err) != codes.Unimplemented {
-				t.Fatalf("listed as not served (%s), but answers %v: run the script", s.off, err)
-			}
-			t.Skipf("NOT COMPARED: %s", s.off)
-		})
+		t.Run(s.name, func(t *testing.T) { compare(t, s.turns(), s.flags...) })
 	}
 }
 
@@ -111,7 +77,6 @@ type ctlUse struct {
 	turns   int
 	flags   map[string]bool
 	formats map[string]bool
-	off     string
 }
 
 // TestEtcdctlTable ensures that each subcommand of etcdctl 3.7.3, and each of its
@@ -127,7 +92,7 @@ func TestEtcdctlTable(t *testing.T) {
 	for _, s := range ctlScripts() {
 		for _, turn := range flattened(s.turns()) {
 			if turn.call == nil && turn.command() == "etcdctl" {
-				note(used, global, turn, s.off)
+				note(used, global, turn)
 			}
 		}
 	}
@@ -152,12 +117,9 @@ func TestEtcdctlTable(t *testing.T) {
 		if u.turns > 0 && lacking > 0 && one[name] == "" {
 			t.Errorf("etcdctl %s: forms compared are %v, want all", name, slices.Sorted(maps.Keys(u.formats)))
 		}
-		state := u.off
-		if state == "" && u.turns == 0 {
-			state = not[name]
-		}
-		if state != "" {
-			state = "NOT COMPARED: " + state
+		state := ""
+		if u.turns == 0 {
+			state = "NOT COMPARED: " + not[name]
 		}
 		fmt.Printf("%-26s %4d turns  %-34v %v %s\n", name, u.turns, slices.Sorted(maps.Keys(u.formats)), own, state)
 	}
@@ -185,7 +147,7 @@ func flattened(turns []turn) []turn {
 }
 
 // note notes what a turn has.
-func note(used map[string]*ctlUse, global map[string]bool, s turn, off string) {
+func note(used map[string]*ctlUse, global map[string]bool, s turn) {
 	name := ""
 	for _, a := range s.args {
 		if next := strings.TrimSpace(name + " " + a); isPrefix(used, next) {
@@ -199,7 +161,6 @@ func note(used map[string]*ctlUse, global map[string]bool, s turn, off string) {
 		return // a group of commands, or none
 	}
 	u.turns++
-	u.off = off
 	format := "simple"
 	for i, a := range s.args {
 		flag, value, _ := strings.Cut(a, "=")

@@ -1,6 +1,8 @@
 package oracle
 
 import (
+	"fmt"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -23,7 +25,7 @@ func peerURLs() []string {
 // removed soon, since there may be one only.
 func (g *generator) memberAdd() {
 	b := g.bind()
-	g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{pick(g, peerURLs()...)}}).Bind = b
+	g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL()}}).Bind = b
 	g.members = append(g.members, memberSymbol(b))
 	if g.chance(50) {
 		g.add("Cluster.MemberList", &pb.MemberListRequest{Linearizable: true})
@@ -47,14 +49,14 @@ func (g *generator) badMemberAdd() {
 		r.IsLearner = false
 		r.PeerURLs = []string{pick(g, "", "not a URL", "ftp://127.0.0.1:1", "http://127.0.0.1", "127.0.0.1:2380", "http://127.0.0.1:1/path")}
 	case 2:
-		r.PeerURLs = []string{"http://127.0.0.1:1", pick(g, "", "http://", "http://127.0.0.1:99999")}
-	default: // one of them is taken, or there is a learner already
-		for range 2 {
-			g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{pick(g, peerURLs()...)}}, 37).Bind = g.bind()
-			g.members = append(g.members, memberSymbol(g.binds))
-		}
-		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(g.binds)})
-		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(g.binds - 1)})
+		r.PeerURLs = []string{g.peerURL(), pick(g, "", "http://", "http://127.0.0.1:99999")}
+	default: // there is a learner already, and its address is taken
+		b, taken := g.bind(), g.peerURL()
+		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{taken}}).Bind = b
+		g.members = append(g.members, memberSymbol(b))
+		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL(), taken}}, 37)
+		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL()}})
+		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)})
 		return
 	}
 	g.add("Cluster.MemberAdd", r, 37)
@@ -62,7 +64,7 @@ func (g *generator) badMemberAdd() {
 
 func (g *generator) memberRemove() {
 	b := g.bind()
-	g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{pick(g, peerURLs()...)}}).Bind = b
+	g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL()}}).Bind = b
 	g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)})
 }
 
@@ -79,7 +81,7 @@ func (g *generator) memberUpdate() {
 }
 
 func (g *generator) badMemberUpdate() {
-	r := &pb.MemberUpdateRequest{ID: pick(g, 12345, 0, g.member(), selfSymbol()), PeerURLs: []string{pick(g, peerURLs()...)}}
+	r := &pb.MemberUpdateRequest{ID: pick(g, 12345, 0, g.member(), selfSymbol()), PeerURLs: []string{g.peerURL()}}
 	row := 36
 	if g.chance(50) {
 		r.PeerURLs = pick(g, nil, []string{""}, []string{"not a URL"}, []string{"http://127.0.0.1"})
@@ -96,7 +98,7 @@ func (g *generator) badMemberPromote() {
 		g.add("Cluster.MemberPromote", &pb.MemberPromoteRequest{ID: selfSymbol()}, 38)
 	default: // a learner that never came
 		b := g.bind()
-		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{"http://127.0.0.1:1"}}).Bind = b
+		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL()}}).Bind = b
 		g.add("Cluster.MemberPromote", &pb.MemberPromoteRequest{ID: memberSymbol(b)})
 		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)})
 	}
