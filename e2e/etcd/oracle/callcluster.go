@@ -16,10 +16,9 @@ func clusterCalls() []call {
 	}
 }
 
-// peerURLs are addresses at which nobody listens.
-func peerURLs() []string {
-	return []string{"http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"}
-}
+// peerURL is an address at which nobody listens, and that was not used before: etcd
+// makes a member's id of its addresses and the second it is added in.
+func (g *generator) peerURL() string { return fmt.Sprintf("http://127.0.0.1:%d", 1+g.bind()) }
 
 // memberAdd adds a learner: a second voter that never comes would end the quorum. It is
 // removed soon, since there may be one only.
