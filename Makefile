@@ -39,6 +39,11 @@ $(BIN)/golangci-lint-$(GOLANGCI_VERSION):
 	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(BIN)/golangci-lint $@
 
+.PHONY: docs
+docs: ## Write docs/FLAGS.md, the table of flags, from the program's own list.
+	@mkdir -p docs
+	go run ./cmd/shim flag-table > docs/FLAGS.md.new && mv docs/FLAGS.md.new docs/FLAGS.md
+
 conformance: ## Run the conformance suite on memory, etcd:// , raftbolt and real etcd; or on ENDPOINT=host:port with PROFILE=etcd|kubernetes.
 ifeq ($(ENDPOINT),)
 	cd e2e/etcd && go test -v -count=1 -timeout 20m -run 'TestConformance' ./...

@@ -1,9 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,9 +20,14 @@ const (
 	// inert: the flag is accepted with a warning, since leaving it out changes
 	// nothing that a client could notice.
 	inert
+	// clusters: the flag is accepted with a warning; it will matter once there is
+	// more than one member.
+	clusters
 	// refused: the flag is an error, since going on without it would be less
 	// secure, or another cluster, than the operator asked for.
 	refused
+	// dropped: etcd itself accepts the flag and ignores it. It is not in the help.
+	dropped
 )
 
 // flagSpec is one command-line flag. The names, defaults and environment
@@ -38,248 +44,271 @@ type flagSpec struct {
 	usage string
 }
 
-const (
-	groupMember     = "Member"
-	groupCluster    = "Clustering"
-	groupSecurity   = "Security"
-	groupAuth       = "Auth"
-	groupMonitoring = "Profiling and monitoring"
-	groupLogging    = "Logging"
-	groupTracing    = "Distributed tracing"
-	groupFeatures   = "Features"
-	groupUnsafe     = "Unsafe"
-	groupShim       = "shim"
-)
-
-const (
-	whyOneMember = "this build serves one member"
-	whyNoTLS     = "TLS is not built yet, and serving without it is not what was asked for"
-	whyNoAuth    = "authentication is not built yet"
-	whyNoPeerTLS = "there are no peers to talk to: this build serves one member"
-	whyBbolt     = "the store flushes by its own bounds"
-	whyDiscovery = "discovery is not offered; name the members"
-)
-
-// flagSpecs are all flags, in the order of the help text.
-var flagSpecs = []flagSpec{
-	{groupShim, "backend", "raftbolt", works, "Where the data is kept: raftbolt, configured by the flags below, or a URL such as memory:// or etcd://127.0.0.1:2379."},
-
-	{groupMember, "name", "default", works, "Human-readable name of this member."},
-	{groupMember, "data-dir", "", works, "Data directory. (default: ${name}.etcd)"},
-	{groupMember, "wal-dir", "", works, "Directory of the log, when it is not inside the data directory."},
-	{groupMember, "listen-client-urls", "http://127.0.0.1:2379", works, "URLs to serve clients on, gRPC and HTTP together."},
-	{groupMember, "quota-backend-bytes", int64(0), works, "Size in bytes at which the store raises the NOSPACE alarm. (0: 2 GiB)"},
-	{groupMember, "snapshot-count", uint64(10000), inert, "the log is cut when the store is synced"},
-	{groupMember, "heartbeat-interval", uint64(100), works, "Milliseconds between heartbeats."},
-	{groupMember, "election-timeout", uint64(1000), works, "Milliseconds without a heartbeat after which an election begins."},
-	{groupMember, "max-txn-ops", uint64(128), works, "Largest number of operations in one transaction."},
-	{groupMember, "max-request-bytes", uint64(1572864), works, "Largest request in bytes."},
-	{groupMember, "max-concurrent-streams", uint64(4294967295), works, "Largest number of streams at a time on one connection."},
-	{groupMember, "grpc-keepalive-min-time", 5 * time.Second, works, "Shortest time between two pings of a client."},
-	{groupMember, "grpc-keepalive-interval", 2 * time.Hour, works, "Time between pings to a silent client. (0: 2h)"},
-	{groupMember, "grpc-keepalive-timeout", 20 * time.Second, works, "Time after an unanswered ping at which the connection is closed."},
-	{groupMember, "initial-election-tick-advance", true, inert, "a single voter does not wait for an election"},
-	{groupMember, "listen-peer-urls", "http://localhost:2380", inert, whyOneMember},
-	{groupMember, "listen-client-http-urls", "", refused, "HTTP and gRPC are served together on --listen-client-urls"},
-	{groupMember, "max-snapshots", uint64(5), inert, "there are no snapshot files: the store is the snapshot"},
-	{groupMember, "max-wals", uint64(5), inert, "the log recycles its own files"},
-	{groupMember, "memory-mlock", false, inert, "pages are not locked in memory"},
-	{groupMember, "backend-bbolt-freelist-type", "map", inert, whyBbolt},
-	{groupMember, "backend-batch-interval", time.Duration(0), inert, whyBbolt},
-	{groupMember, "backend-batch-limit", int64(0), inert, whyBbolt},
-	{groupMember, "socket-reuse-port", false, inert, "not built yet"},
-	{groupMember, "socket-reuse-address", false, inert, "not built yet"},
-	{groupMember, "enable-grpc-gateway", true, inert, "the JSON gateway is not built yet"},
-	{groupMember, "raft-read-timeout", 5 * time.Second, inert, whyOneMember},
-	{groupMember, "raft-write-timeout", 5 * time.Second, inert, whyOneMember},
-	{groupMember, "feature-gates", "", inert, "there are no feature gates yet"},
-	{groupMember, "config-file", "", refused, "configuration files are not built yet"},
-
-	{groupCluster, "advertise-client-urls", "", works, "Client URLs to tell to others. (default: those of --listen-client-urls)"},
-	{groupCluster, "initial-advertise-peer-urls", "http://localhost:2380", works, "Peer URLs of this member; with the token they make the member's and the cluster's id."},
-	{groupCluster, "initial-cluster", "", works, "The founding members; only this one for now. (default: ${name}=${initial-advertise-peer-urls})"},
-	{groupCluster, "initial-cluster-token", "etcd-cluster", works, "Token of the cluster, part of its id."},
-	{groupCluster, "auto-compaction-mode", "periodic", works, "How to read --auto-compaction-retention: periodic or revision."},
-	{groupCluster, "auto-compaction-retention", "0", works, "History to keep: a duration (hours when without a unit), or a number of revisions. (0: off)"},
-	{groupCluster, "initial-cluster-state", "new", inert, whyOneMember},
-	{groupCluster, "strict-reconfig-check", true, inert, whyOneMember},
-	{groupCluster, "pre-vote", true, inert, "pre-vote is always on"},
-	{groupCluster, "v2-deprecation", "write-only-drop-data", inert, "there is no v2 store"},
-	{groupCluster, "discovery", "", refused, whyDiscovery},
-	{groupCluster, "discovery-token", "", refused, whyDiscovery},
-	{groupCluster, "discovery-endpoints", "", refused, whyDiscovery},
-	{groupCluster, "discovery-dial-timeout", 2 * time.Second, inert, whyDiscovery},
-	{groupCluster, "discovery-request-timeout", 5 * time.Second, inert, whyDiscovery},
-	{groupCluster, "discovery-keepalive-time", 2 * time.Second, inert, whyDiscovery},
-	{groupCluster, "discovery-keepalive-timeout", 6 * time.Second, inert, whyDiscovery},
-	{groupCluster, "discovery-insecure-transport", true, inert, whyDiscovery},
-	{groupCluster, "discovery-insecure-skip-tls-verify", false, inert, whyDiscovery},
-	{groupCluster, "discovery-cert", "", inert, whyDiscovery},
-	{groupCluster, "discovery-key", "", inert, whyDiscovery},
-	{groupCluster, "discovery-cacert", "", inert, whyDiscovery},
-	{groupCluster, "discovery-user", "", inert, whyDiscovery},
-	{groupCluster, "discovery-password", "", inert, whyDiscovery},
-	{groupCluster, "discovery-fallback", "exit", inert, whyDiscovery},
-	{groupCluster, "discovery-proxy", "", inert, whyDiscovery},
-	{groupCluster, "discovery-srv", "", refused, whyDiscovery},
-	{groupCluster, "discovery-srv-name", "", inert, whyDiscovery},
-
-	{groupSecurity, "cert-file", "", refused, whyNoTLS},
-	{groupSecurity, "key-file", "", refused, whyNoTLS},
-	{groupSecurity, "client-cert-auth", false, refused, whyNoTLS},
-	{groupSecurity, "client-cert-file", "", refused, whyNoTLS},
-	{groupSecurity, "client-key-file", "", refused, whyNoTLS},
-	{groupSecurity, "client-crl-file", "", refused, whyNoTLS},
-	{groupSecurity, "client-cert-allowed-hostname", "", refused, whyNoTLS},
-	{groupSecurity, "trusted-ca-file", "", refused, whyNoTLS},
-	{groupSecurity, "auto-tls", false, refused, whyNoTLS},
-	{groupSecurity, "peer-cert-file", "", inert, whyNoPeerTLS},
-	{groupSecurity, "peer-key-file", "", inert, whyNoPeerTLS},
-	{groupSecurity, "peer-client-cert-auth", false, inert, whyNoPeerTLS},
-	{groupSecurity, "peer-client-cert-file", "", inert, whyNoPeerTLS},
-	{groupSecurity, "peer-client-key-file", "", inert, whyNoPeerTLS},
-	{groupSecurity, "peer-trusted-ca-file", "", inert, whyNoPeerTLS},
-	{groupSecurity, "peer-cert-allowed-cn", "", inert, whyNoPeerTLS},
-	{groupSecurity, "peer-cert-allowed-hostname", "", inert, whyNoPeerTLS},
-	{groupSecurity, "peer-auto-tls", false, inert, whyNoPeerTLS},
-	{groupSecurity, "peer-crl-file", "", inert, whyNoPeerTLS},
-	{groupSecurity, "peer-skip-client-san-verification", false, inert, whyNoPeerTLS},
-	{groupSecurity, "self-signed-cert-validity", uint64(1), inert, "TLS is not built yet"},
-	{groupSecurity, "cipher-suites", "", inert, "TLS is not built yet"},
-	{groupSecurity, "tls-min-version", "TLS1.2", inert, "TLS is not built yet"},
-	{groupSecurity, "tls-max-version", "", inert, "TLS is not built yet"},
-	{groupSecurity, "cors", "*", inert, "the JSON gateway is not built yet"},
-	{groupSecurity, "host-whitelist", "*", refused, "the host check is not built yet"},
-
-	{groupAuth, "auth-token", "simple", inert, whyNoAuth},
-	{groupAuth, "bcrypt-cost", uint64(10), inert, whyNoAuth},
-	{groupAuth, "auth-token-ttl", uint64(300), inert, whyNoAuth},
-
-	{groupMonitoring, "listen-metrics-urls", "", works, "Further URLs that serve /metrics, /health, /livez and /readyz."},
-	{groupMonitoring, "enable-pprof", false, inert, "profiles over HTTP are not built yet"},
-	{groupMonitoring, "metrics", "basic", inert, "there is one set of metrics so far"},
-
-	{groupLogging, "logger", "zap", works, "Only zap."},
-	{groupLogging, "log-outputs", "default", works, "Where to log: default or stderr, stdout, or file paths; comma-separated."},
-	{groupLogging, "log-level", "info", works, "debug, info, warn, error, panic or fatal."},
-	{groupLogging, "log-format", "json", works, "json or console."},
-	{groupLogging, "warning-unary-request-duration", 300 * time.Millisecond, works, "A request that takes longer is logged."},
-	{groupLogging, "enable-log-rotation", false, inert, "log rotation is not built yet"},
-	{groupLogging, "log-rotation-config-json", `{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}`, inert, "log rotation is not built yet"},
-
-	{groupTracing, "enable-distributed-tracing", false, inert, "tracing is not built yet"},
-	{groupTracing, "distributed-tracing-address", "localhost:4317", inert, "tracing is not built yet"},
-	{groupTracing, "distributed-tracing-service-name", "etcd", inert, "tracing is not built yet"},
-	{groupTracing, "distributed-tracing-instance-id", "", inert, "tracing is not built yet"},
-	{groupTracing, "distributed-tracing-sampling-rate", int64(0), inert, "tracing is not built yet"},
-
-	{groupFeatures, "watch-progress-notify-interval", 10 * time.Minute, works, "Time between progress notifications of watches that asked for them."},
-	{groupFeatures, "compaction-batch-limit", int64(1000), works, "Largest number of records deleted in one batch of a compaction."},
-	{groupFeatures, "compaction-sleep-interval", 10 * time.Millisecond, works, "Pause between two batches of a compaction."},
-	{groupFeatures, "snapshot-catchup-entries", uint64(5000), works, "Number of log entries to keep for followers that lag."},
-	{groupFeatures, "warning-apply-duration", 100 * time.Millisecond, inert, "slow applies are not logged yet"},
-	{groupFeatures, "corrupt-check-time", time.Duration(0), inert, whyOneMember},
-	{groupFeatures, "compact-hash-check-time", time.Minute, inert, whyOneMember},
-	{groupFeatures, "bootstrap-defrag-threshold-megabytes", uint64(0), inert, "the store is not defragmented at start"},
-	{groupFeatures, "max-learners", int64(1), inert, whyOneMember},
-	{groupFeatures, "downgrade-check-time", 5 * time.Second, inert, whyOneMember},
-
-	{groupUnsafe, "unsafe-no-fsync", false, works, "Do not wait for the disk. Acknowledged writes are lost when the machine fails."},
-	{groupUnsafe, "force-new-cluster", false, inert, whyOneMember},
+// why is the reason that a flag which does not work is told with.
+func (s flagSpec) why() string {
+	switch s.effect {
+	case clusters:
+		return whyOneMember
+	case dropped:
+		return whyDropped
+	}
+	return s.usage
 }
 
 // envName is the environment variable of a flag: ETCD_DATA_DIR for data-dir.
-func envName(flag string) string {
-	return "ETCD_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+// shim's own flags have none of etcd's name space.
+func (s flagSpec) envName() string {
+	prefix := "ETCD_"
+	if s.group == groupShim {
+		prefix = "SHIM_"
+	}
+	return prefix + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
 }
 
-// cliFlags makes the flags of flagSpecs. shim's own have no environment variable
-// of etcd's name space.
-func cliFlags() []cli.Flag {
-	flags := make([]cli.Flag, 0, len(flagSpecs))
-	for _, s := range flagSpecs {
-		env := []string{envName(s.name)}
-		if s.group == groupShim {
-			env = []string{"SHIM_" + strings.ToUpper(s.name)}
-		}
-		usage := s.usage
-		switch s.effect {
-		case inert:
-			usage = "No effect: " + s.usage + "."
-		case refused:
-			usage = "Refused: " + s.usage + "."
-		}
-		switch v := s.value.(type) {
-		case string:
-			flags = append(flags, &cli.StringFlag{Name: s.name, Value: v, Usage: usage, Category: s.group, EnvVars: env})
-		case bool:
-			flags = append(flags, &cli.BoolFlag{Name: s.name, Value: v, Usage: usage, Category: s.group, EnvVars: env})
-		case int64:
-			flags = append(flags, &cli.Int64Flag{Name: s.name, Value: v, Usage: usage, Category: s.group, EnvVars: env})
-		case uint64:
-			flags = append(flags, &cli.Uint64Flag{Name: s.name, Value: v, Usage: usage, Category: s.group, EnvVars: env})
-		case time.Duration:
-			flags = append(flags, &cli.DurationFlag{Name: s.name, Value: v, Usage: usage, Category: s.group, EnvVars: env})
-		default:
-			panic(fmt.Sprintf("flag %s has a default of type %T", s.name, v))
+// flagDefault is the default of a flag of flagSpecs.
+func flagDefault(name string) any {
+	return flagSpecs[slices.IndexFunc(flagSpecs, func(s flagSpec) bool { return s.name == name })].value
+}
+
+// origin tells where a value comes from.
+type origin int
+
+const (
+	byDefault origin = iota
+	byFlag
+	byEnvironment
+	byFile
+)
+
+// flagValue is the value of a flag. It is a flag.Value, through which the command
+// line sets it.
+type flagValue struct {
+	spec  flagSpec
+	value any
+	from  origin
+}
+
+// Set takes a value from the command line.
+func (v *flagValue) Set(text string) error { return v.set(text, byFlag) }
+
+// String is the value as it would be typed.
+func (v *flagValue) String() string {
+	if v == nil || v.value == nil { // package flag asks the zero value
+		return ""
+	}
+	return fmt.Sprint(v.value)
+}
+
+// IsBoolFlag lets package flag take --name for --name=true.
+func (v *flagValue) IsBoolFlag() bool {
+	_, is := v.spec.value.(bool)
+	return is || v.spec.effect == dropped
+}
+
+// set reads text as the flag's type and syntax demand.
+func (v *flagValue) set(text string, from origin) error {
+	if v.spec.effect == dropped {
+		v.from = from
+		return nil
+	}
+	if check, ok := flagSyntax[v.spec.name]; ok {
+		if err := check(text); err != nil {
+			return err
 		}
 	}
-	return flags
-}
-
-// refusedFlags names each refused flag that was set to something that asks for
-// more than its default, with the reason.
-func refusedFlags(c *cli.Context) []string {
-	var faults []string
-	for _, s := range flagSpecs {
-		if s.effect == refused && c.IsSet(s.name) && c.Value(s.name) != s.value {
-			faults = append(faults, fmt.Sprintf("--%s: %s", s.name, s.usage))
-		}
+	value, err := parseAs(v.spec.value, text)
+	if err != nil {
+		return err
 	}
-	return faults
-}
-
-// inertFlags names each flag without effect that was set to something else than
-// its default.
-func inertFlags(c *cli.Context) []flagSpec {
-	var set []flagSpec
-	for _, s := range flagSpecs {
-		if s.effect == inert && c.IsSet(s.name) && c.Value(s.name) != s.value {
-			set = append(set, s)
-		}
+	if _, urls := urlFlags[v.spec.name]; urls && text == "" {
+		value = v.spec.value // as in etcd, an empty list of URLs is the default's
 	}
-	return set
+	v.value, v.from = value, from
+	return nil
 }
 
-// unknownEnvironment names the ETCD_ variables that no flag reads. They are not
-// an error: service links and ETCD_VERIFY look like that.
-func unknownEnvironment(environ []string) []string {
-	var unknown []string
+// parseAs reads text as the type of like.
+func parseAs(like any, text string) (value any, err error) {
+	switch like.(type) {
+	case string:
+		return text, nil
+	case bool:
+		value, err = strconv.ParseBool(text)
+	case int64:
+		value, err = strconv.ParseInt(text, 0, 64)
+	case uint64:
+		value, err = strconv.ParseUint(text, 0, 64)
+	case time.Duration:
+		value, err = time.ParseDuration(text)
+	default:
+		panic(fmt.Sprintf("a default of type %T", like))
+	}
+	if numeric, ok := errors.AsType[*strconv.NumError](err); ok {
+		err = numeric.Err // it repeats the value
+	}
+	return value, err
+}
+
+// flagSyntax checks the text of flags whose syntax their type does not tell. As
+// in etcd, a fault ends the program as a wrong command line does.
+var flagSyntax = map[string]func(text string) error{
+	"feature-gates":          func(text string) error { _, err := parseGates(text); return err },
+	"initial-cluster-state":  oneOf("new", "existing"),
+	"discovery-fallback":     oneOf("exit", "proxy"),
+	"v2-deprecation":         oneOf("not-yet", "write-only", "write-only-skip-check", "write-only-drop-data", "gone"),
+	"max-concurrent-streams": func(text string) error { _, err := strconv.ParseUint(text, 0, 32); return err },
+	"cors": func(text string) error {
+		if text == "*" {
+			return nil
+		}
+		_, err := parseURLs(text)
+		return err
+	},
+	// etcd 3.7's help lists these, its parser does not know them.
+	"discovery": notOfferedFlag, "discovery-proxy": notOfferedFlag,
+	"listen-client-urls": urlSyntax, "listen-client-http-urls": urlSyntax, "listen-metrics-urls": urlSyntax, "listen-peer-urls": urlSyntax,
+	"initial-advertise-peer-urls": urlSyntax, "advertise-client-urls": urlSyntax,
+}
+
+// urlFlags are the flags that take a list of URLs.
+var urlFlags = map[string]struct{}{
+	"listen-client-urls": {}, "listen-client-http-urls": {}, "listen-metrics-urls": {}, "listen-peer-urls": {},
+	"initial-advertise-peer-urls": {}, "advertise-client-urls": {},
+}
+
+func urlSyntax(text string) error {
+	if text == "" {
+		return nil
+	}
+	_, err := parseURLs(text)
+	return err
+}
+
+func notOfferedFlag(string) error { return errors.New(whyDiscovery) }
+
+func oneOf(names ...string) func(string) error {
+	return func(text string) error {
+		if !slices.Contains(names, text) {
+			return fmt.Errorf("invalid value (%s)", strings.Join(names, ", "))
+		}
+		return nil
+	}
+}
+
+// settings are the values of all flags, in the order of flagSpecs.
+type settings struct {
+	values []*flagValue
+	byName map[string]*flagValue
+	// allowedCNs are the common names of clients, which only a file can name.
+	allowedCNs flagValue
+	// file is the configuration file that was read, empty without one. unknown are
+	// its keys that mean nothing, and ignored the flags that it made void.
+	file             string
+	unknown, ignored []string
+	// strange are ETCD_ variables that no flag reads; used are those that were read.
+	strange, used []string
+}
+
+func newSettings() *settings {
+	s := &settings{
+		byName:     make(map[string]*flagValue, len(flagSpecs)),
+		allowedCNs: flagValue{spec: flagSpec{name: fileAllowedCN, value: "", effect: works}, value: ""},
+	}
+	for _, spec := range flagSpecs {
+		v := &flagValue{spec: spec, value: spec.value}
+		s.values = append(s.values, v)
+		s.byName[spec.name] = v
+	}
+	return s
+}
+
+// cliFlags are the flags for the command line's parser, which sets s.
+func (s *settings) cliFlags() []cli.Flag {
+	var flags []cli.Flag
+	for _, v := range s.values {
+		flags = append(flags, &cli.GenericFlag{Name: v.spec.name, Value: v, Hidden: v.spec.effect == dropped, Usage: v.spec.usage, Category: v.spec.group})
+	}
+	return append(flags, &cli.BoolFlag{Name: "version", Usage: "Print the version and exit.", DisableDefaultText: true})
+}
+
+// complete adds the environment, or the configuration file, to what the command
+// line said. As in etcd (etcdmain/config.go, parse), a file makes flags and
+// environment void, all of them; a variable whose flag is given, too, is an error.
+func (s *settings) complete(environ []string) error {
+	variables := map[string]string{}
 	for _, kv := range environ {
-		name, _, _ := strings.Cut(kv, "=")
-		if strings.HasPrefix(name, "ETCD_") && !slices.ContainsFunc(flagSpecs, func(s flagSpec) bool { return envName(s.name) == name }) {
-			unknown = append(unknown, name)
+		name, value, _ := strings.Cut(kv, "=")
+		variables[name] = value
+	}
+	file := s.byName["config-file"]
+	if file.from == byDefault && variables[file.spec.envName()] != "" {
+		if err := file.set(variables[file.spec.envName()], byEnvironment); err != nil {
+			return err
 		}
 	}
-	slices.Sort(unknown)
-	return unknown
+	if path := file.String(); path != "" {
+		return s.readFile(path)
+	}
+	return s.readEnvironment(variables)
 }
 
-// shadowedEnvironment names the variables whose flag is given on the command
-// line, which wins.
-func shadowedEnvironment(args []string) []string {
-	var shadowed []string
-	for _, s := range flagSpecs {
-		if _, set := os.LookupEnv(envName(s.name)); set && onCommandLine(args, s.name) {
-			shadowed = append(shadowed, envName(s.name))
+func (s *settings) readEnvironment(variables map[string]string) error {
+	var faults []error
+	known := map[string]bool{}
+	for _, v := range s.values {
+		name := v.spec.envName()
+		known[name] = true
+		text, present := variables[name]
+		switch {
+		case present && v.from == byFlag:
+			faults = append(faults, fmt.Errorf("%s is shadowed by the flag --%s: unset the variable or leave out the flag", name, v.spec.name))
+		case text != "":
+			if err := v.set(text, byEnvironment); err != nil {
+				faults = append(faults, fmt.Errorf("invalid value %q for %s: %w", text, name, err))
+			}
+			s.used = append(s.used, name)
 		}
 	}
-	return shadowed
+	for name := range variables {
+		if strings.HasPrefix(name, "ETCD_") && !known[name] {
+			s.strange = append(s.strange, name)
+		}
+	}
+	slices.Sort(s.strange)
+	return errors.Join(faults...)
 }
 
-func onCommandLine(args []string, flag string) bool {
-	return slices.ContainsFunc(args, func(a string) bool {
-		name, _, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		return strings.HasPrefix(a, "-") && name == flag
-	})
+// changed are the flags that were set to something else than their default.
+func (s *settings) changed(effects ...effect) []*flagValue {
+	var found []*flagValue
+	for _, v := range s.values {
+		if slices.Contains(effects, v.spec.effect) && v.from != byDefault && (v.value != v.spec.value || v.spec.effect == dropped) {
+			found = append(found, v)
+		}
+	}
+	return found
+}
+
+// The value of a flag, by its name; a name or type that is not in flagSpecs is a
+// mistake of the program.
+func (s *settings) text(name string) string            { return s.byName[name].value.(string) }
+func (s *settings) truth(name string) bool             { return s.byName[name].value.(bool) }
+func (s *settings) integer(name string) int64          { return s.byName[name].value.(int64) }
+func (s *settings) natural(name string) uint64         { return s.byName[name].value.(uint64) }
+func (s *settings) duration(name string) time.Duration { return s.byName[name].value.(time.Duration) }
+func (s *settings) isSet(name string) bool             { return s.byName[name].from != byDefault }
+func (s *settings) milliseconds(n string) time.Duration {
+	return time.Duration(min(s.natural(n), 1<<40)) * time.Millisecond
+}
+
+// list is a flag's comma-separated values, each once, sorted, as etcd's logs and
+// member lists have them.
+func (s *settings) list(name string) []string {
+	text := s.text(name)
+	if text == "" {
+		return nil
+	}
+	values := strings.Split(text, ",")
+	slices.Sort(values)
+	return slices.Compact(values)
 }

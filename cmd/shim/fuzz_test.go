@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,10 +33,12 @@ func FuzzFlags(f *testing.F) {
 		"listen-client-urls=http://[::1]:0,http://:1", "listen-client-urls=https://a:1", "listen-metrics-urls=http://x", "listen-client-urls=http://%zz:1",
 		"initial-cluster=a=b,c=d", "name=x\ninitial-cluster=x=http://localhost:2380", "backend=memory://", "backend=raftbolt://./a?b=c&b=d", "backend=://",
 		"max-concurrent-streams=4294967296", "max-request-bytes=18446744073709551615", "grpc-keepalive-min-time=-1s", "log-rotation-config-json={", "initial-cluster=,",
+		"feature-gates=AllAlpha=true,CompactHashCheck=false", "feature-gates==,=", "listen-client-urls=unix://,unixs:a", "auto-tls=true\nlisten-client-urls=https://0.0.0.0:1",
+		"listen-client-http-urls=http://[::1]:1\nlisten-client-urls=http://[::1]:1", "cors=*,http://a:1", "tls-min-version=TLS1.3\ncipher-suites=a,,b",
+		"self-signed-cert-validity=18446744073709551615\nauto-tls=1", "config-file=/dev/null", "v=", "bcrypt-cost=99", "auth-token=jwt,pub-key=",
 	} {
 		f.Add(lines)
 	}
-	clearEnvironment(f)
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
 	b := memory.New(backends.SystemClock{})
@@ -51,12 +52,14 @@ func FuzzFlags(f *testing.F) {
 		}
 		var o options
 		ran := false
-		app := newApp()
+		app, s := newApp()
 		app.Writer, app.ErrWriter = &strings.Builder{}, &strings.Builder{}
-		app.Action = func(c *cli.Context) (err error) {
+		app.Action = func(*cli.Context) (err error) {
 			ran = true
-			inertFlags(c)
-			o, err = parseOptions(c)
+			if err = s.complete(nil); err == nil {
+				o, err = s.options()
+				s.tell(o, zap.NewNop())
+			}
 			return err
 		}
 		if err := app.Run(append([]string{"shim"}, args...)); err != nil {
@@ -75,11 +78,11 @@ func FuzzFlags(f *testing.F) {
 				t.Fatalf("%q: open: %v", args, err)
 			}
 		}
-		s, err := etcdapi.New(b, o.api(zap.NewNop(), prometheus.NewRegistry()))
+		server, err := etcdapi.New(b, o.api(zap.NewNop(), prometheus.NewRegistry()))
 		if err != nil {
 			return
 		}
-		if err := s.Shutdown(context.Background()); err != nil {
+		if err := server.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -89,12 +92,12 @@ func FuzzFlags(f *testing.F) {
 func checkOptions(t *testing.T, o options) {
 	t.Helper()
 	if o.name == "" || o.dataDir == "" || o.heartbeat <= 0 || o.election < 5*o.heartbeat || o.election > 50*time.Second ||
-		o.maxStreams == 0 || o.maxStreams > 1<<32-1 || len(o.clientAddrs) == 0 || len(o.advertiseClientURLs) == 0 {
+		o.maxStreams == 0 || o.maxStreams > 1<<32-1 || len(o.endpoints) == 0 || len(o.advertiseClientURLs) == 0 || len(o.peerURLs) == 0 {
 		t.Errorf("accepted %+v", o)
 	}
-	for _, a := range slices.Concat(o.clientAddrs, o.metricsAddrs) {
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			t.Errorf("accepted the address %q: %v", a, err)
+	for _, e := range o.endpoints {
+		if _, _, err := net.SplitHostPort(e.address); err != nil && e.network == "tcp" || e.address == "" || !e.secure && !e.insecure {
+			t.Errorf("accepted the endpoint %+v: %v", e, err)
 		}
 	}
 }

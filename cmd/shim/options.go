@@ -3,27 +3,42 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
+
+	"github.com/etcdshim/shim/internal/tlsconf"
 )
 
-// options are the flags, read and checked.
+// The bounds of --bcrypt-cost, bcrypt's own.
+const (
+	minBcryptCost = 4
+	maxBcryptCost = 31
+)
+
+// options are the settings, checked.
 type options struct {
 	backend string
 
 	name, dataDir, walDir string
 	clusterToken          string
+	joins                 bool // an existing cluster
 	peerURLs              []string
+	clientURLs            []string // to listen on
 	advertiseClientURLs   []string
-	// clientAddrs and metricsAddrs are host:port.
-	clientAddrs  []string
-	metricsAddrs []string
+	endpoints             []endpoint
+	reusePort, reuseAddr  bool
+
+	// tls is the clients' TLS; its files are empty when there is none, or autoTLS.
+	tls           tlsconf.Config
+	autoTLS       bool
+	validityYears uint
+	weakSuites    []string
 
 	heartbeat, election                   time.Duration
 	quotaBytes                            int64
@@ -33,43 +48,45 @@ type options struct {
 	compactionSleep                       time.Duration
 	unsafeNoFsync                         bool
 
+	authToken                string
+	bcryptCost, authTokenTTL uint64
+	strangeCost              uint64 // a cost that bcrypt does not have, 0 for none
+
 	maxTxnOps                                         uint64
 	maxRequestBytes                                   uint64
 	maxStreams                                        uint64
 	keepaliveMin, keepaliveInterval, keepaliveTimeout time.Duration
 	progressNotify, slowRequest                       time.Duration
+	cors, hostWhitelist                               []string
+	pprof, gateway                                    bool
+
+	gates gates
 }
 
-// parseOptions reads the flags and reports every fault at once.
-func parseOptions(c *cli.Context) (options, error) {
-	if c.Args().Present() {
-		return options{}, fmt.Errorf("%q is not a flag or a command (shim --help lists the flags)", c.Args().First())
-	}
+// options checks the settings and reports every fault at once.
+func (s *settings) options() (options, error) {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	for _, f := range refusedFlags(c) {
-		fault("%s", f)
+	for _, v := range s.changed(refused) {
+		fault("--%s: %s", v.spec.name, v.spec.why())
 	}
 	o := options{
-		backend: c.String("backend"), name: c.String("name"), dataDir: c.String("data-dir"), walDir: c.String("wal-dir"),
-		clusterToken:       c.String("initial-cluster-token"),
-		heartbeat:          milliseconds(c.Uint64("heartbeat-interval")),
-		election:           milliseconds(c.Uint64("election-timeout")),
-		quotaBytes:         c.Int64("quota-backend-bytes"),
-		catchupEntries:     c.Uint64("snapshot-catchup-entries"),
-		autoCompactionMode: c.String("auto-compaction-mode"),
-		autoCompactionArg:  c.String("auto-compaction-retention"),
-		compactionBatch:    c.Int64("compaction-batch-limit"),
-		compactionSleep:    c.Duration("compaction-sleep-interval"),
-		unsafeNoFsync:      c.Bool("unsafe-no-fsync"),
-		maxTxnOps:          c.Uint64("max-txn-ops"),
-		maxRequestBytes:    c.Uint64("max-request-bytes"),
-		maxStreams:         c.Uint64("max-concurrent-streams"),
-		keepaliveMin:       c.Duration("grpc-keepalive-min-time"),
-		keepaliveInterval:  c.Duration("grpc-keepalive-interval"),
-		keepaliveTimeout:   c.Duration("grpc-keepalive-timeout"),
-		progressNotify:     c.Duration("watch-progress-notify-interval"),
-		slowRequest:        c.Duration("warning-unary-request-duration"),
+		backend: s.text("backend"), name: s.text("name"), dataDir: s.text("data-dir"), walDir: s.text("wal-dir"),
+		clusterToken: s.text("initial-cluster-token"), joins: s.text("initial-cluster-state") == "existing",
+		reusePort: s.truth("socket-reuse-port"), reuseAddr: s.truth("socket-reuse-address"),
+		heartbeat: s.milliseconds("heartbeat-interval"), election: s.milliseconds("election-timeout"),
+		quotaBytes: s.integer("quota-backend-bytes"), catchupEntries: s.natural("snapshot-catchup-entries"),
+		autoCompactionMode: s.text("auto-compaction-mode"), autoCompactionArg: s.text("auto-compaction-retention"),
+		compactionBatch: s.integer("compaction-batch-limit"), compactionSleep: s.duration("compaction-sleep-interval"),
+		unsafeNoFsync: s.truth("unsafe-no-fsync"),
+		authToken:     s.text("auth-token"), bcryptCost: s.natural("bcrypt-cost"), authTokenTTL: s.natural("auth-token-ttl"),
+		maxTxnOps: s.natural("max-txn-ops"), maxRequestBytes: s.natural("max-request-bytes"), maxStreams: s.natural("max-concurrent-streams"),
+		keepaliveMin: s.duration("grpc-keepalive-min-time"), keepaliveInterval: s.duration("grpc-keepalive-interval"), keepaliveTimeout: s.duration("grpc-keepalive-timeout"),
+		progressNotify: s.duration("watch-progress-notify-interval"), slowRequest: s.duration("warning-unary-request-duration"),
+		cors: s.list("cors"), hostWhitelist: s.list("host-whitelist"), pprof: s.truth("enable-pprof"), gateway: s.truth("enable-grpc-gateway"),
+	}
+	if o.bcryptCost < minBcryptCost || o.bcryptCost > maxBcryptCost {
+		o.strangeCost, o.bcryptCost = o.bcryptCost, flagDefault("bcrypt-cost").(uint64) // as in etcd (auth/store.go, NewAuthStore)
 	}
 	if o.name == "" {
 		fault("--name: must not be empty")
@@ -77,84 +94,130 @@ func parseOptions(c *cli.Context) (options, error) {
 	if o.dataDir == "" {
 		o.dataDir = o.name + ".etcd"
 	}
-	if l := c.String("logger"); l != "zap" {
+	if l := s.text("logger"); l != "zap" {
 		fault("--logger: %q is not offered (zap)", l)
 	}
-	if o.election < 5*o.heartbeat {
-		fault("--election-timeout: %v must be at least 5 times --heartbeat-interval, which is %v", o.election, o.heartbeat)
+	if d := s.duration("compact-hash-check-time"); d <= 0 {
+		fault("--compact-hash-check-time: %v must be above 0", d)
 	}
-	if o.maxStreams == 0 || o.maxStreams > 1<<32-1 {
-		fault("--max-concurrent-streams: %d is not between 1 and %d", o.maxStreams, uint64(1<<32-1))
-	}
-	if o.heartbeat <= 0 || o.election > 50*time.Second {
-		fault("--heartbeat-interval must be above 0 and --election-timeout at most 50000, they are %d and %d", c.Uint64("heartbeat-interval"), c.Uint64("election-timeout"))
-	}
-	clientURLs, err := splitURLs("listen-client-urls", c.String("listen-client-urls"))
-	faults = append(faults, err)
-	o.clientAddrs, err = addresses("listen-client-urls", clientURLs)
-	faults = append(faults, err)
-	metricsURLs, err := splitURLs("listen-metrics-urls", c.String("listen-metrics-urls"))
-	faults = append(faults, err)
-	o.metricsAddrs, err = addresses("listen-metrics-urls", metricsURLs)
-	faults = append(faults, err)
-	o.peerURLs, err = splitURLs("initial-advertise-peer-urls", c.String("initial-advertise-peer-urls"))
-	faults = append(faults, err)
-	if len(clientURLs) == 0 {
-		fault("--listen-client-urls: at least one URL is needed")
-	}
-	advertise := c.String("advertise-client-urls")
-	if advertise == "" {
-		advertise = strings.Join(clientURLs, ",")
-	}
-	o.advertiseClientURLs, err = splitURLs("advertise-client-urls", advertise)
-	faults = append(faults, err, checkInitialCluster(c.String("initial-cluster"), o.name, o.peerURLs))
+	o.keepalive()
+	faults = append(faults, o.checkBounds(), s.readGates(&o), s.readURLs(&o), s.readTLS(&o))
 	return o, errors.Join(faults...)
 }
 
-func milliseconds(n uint64) time.Duration { return time.Duration(min(n, 1<<40)) * time.Millisecond }
-
-// splitURLs splits a list of URLs and checks what holds for all of etcd's: a
-// scheme, a host and a port, and nothing after it.
-func splitURLs(flag, list string) ([]string, error) {
-	var urls []string
-	for _, raw := range strings.Split(list, ",") {
-		if raw = strings.TrimSpace(raw); raw == "" {
-			continue
-		}
-		u, err := url.Parse(raw)
-		if err != nil {
-			return nil, fmt.Errorf("--%s: %w", flag, err)
-		}
-		switch u.Scheme {
-		case "http", "https":
-		case "unix", "unixs":
-			return nil, fmt.Errorf("--%s: %q: unix sockets are not built yet", flag, raw)
-		default:
-			return nil, fmt.Errorf("--%s: %q must begin with http:// or https://", flag, raw)
-		}
-		if _, _, err := net.SplitHostPort(u.Host); err != nil || (u.Path != "" && u.Path != "/") || u.RawQuery != "" {
-			return nil, fmt.Errorf("--%s: %q must be of the form http://host:port", flag, raw)
-		}
-		urls = append(urls, u.Scheme+"://"+u.Host)
+// keepalive fills in gRPC's own values, which hold in etcd where a flag is 0 or
+// below (embed/etcd.go, serveClients).
+func (o *options) keepalive() {
+	if o.keepaliveMin <= 0 {
+		o.keepaliveMin = 5 * time.Minute
 	}
-	return urls, nil
+	if o.keepaliveInterval <= 0 || o.keepaliveTimeout <= 0 {
+		o.keepaliveInterval, o.keepaliveTimeout = 2*time.Hour, 20*time.Second
+	}
 }
 
-// addresses turns URLs to listen on into host:port.
-func addresses(flag string, urls []string) ([]string, error) {
-	var addrs []string
-	for _, raw := range urls {
-		addr, plain := strings.CutPrefix(raw, "http://")
-		if !plain {
-			return nil, fmt.Errorf("--%s: %q: %s", flag, raw, whyNoTLS)
-		}
-		host, _, _ := net.SplitHostPort(addr)
-		if host != "" && host != "localhost" && net.ParseIP(host) == nil {
-			return nil, fmt.Errorf("--%s: %q: listen on an IP address or localhost, not on a domain name", flag, raw)
-		}
-		addrs = append(addrs, addr)
+func (o *options) checkBounds() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if o.heartbeat <= 0 {
+		fault("--heartbeat-interval: must be above 0")
 	}
-	return addrs, nil
+	if o.election < 5*o.heartbeat || o.election <= 0 {
+		fault("--election-timeout: %v must be at least 5 times --heartbeat-interval, which is %v", o.election, o.heartbeat)
+	}
+	if o.election > 50*time.Second {
+		fault("--election-timeout: %v must be at most 50s", o.election)
+	}
+	if o.maxStreams == 0 {
+		fault("--max-concurrent-streams: must be above 0")
+	}
+	if o.maxRequestBytes == 0 || o.maxTxnOps == 0 {
+		fault("--max-request-bytes and --max-txn-ops: must be above 0, they are %d and %d", o.maxRequestBytes, o.maxTxnOps)
+	}
+	return errors.Join(faults...)
+}
+
+func (s *settings) readGates(o *options) (err error) {
+	o.gates, err = parseGates(s.text("feature-gates"))
+	if err == nil {
+		err = o.gates.validate()
+	}
+	if err != nil {
+		return fmt.Errorf("--feature-gates: %w", err)
+	}
+	return nil
+}
+
+// readURLs reads what to listen on and what to tell others.
+func (s *settings) readURLs(o *options) error {
+	var faults []error
+	read := func(name string) []*url.URL {
+		urls, err := s.urls(name)
+		faults = append(faults, err)
+		return urls
+	}
+	clients, peers := read("listen-client-urls"), read("initial-advertise-peer-urls")
+	advertise := clients
+	if s.isSet("advertise-client-urls") || !s.isSet("listen-client-urls") {
+		advertise = read("advertise-client-urls")
+	}
+	faults = append(faults, checkHosts("advertise-client-urls", advertise), checkHosts("initial-advertise-peer-urls", peers))
+	var err error
+	o.endpoints, err = endpoints(clients, read("listen-client-http-urls"), read("listen-metrics-urls"))
+	o.clientURLs, o.peerURLs, o.advertiseClientURLs = urlTexts(clients), urlTexts(peers), urlTexts(advertise)
+	return errors.Join(append(faults, err, checkInitialCluster(s.text("initial-cluster"), o.name, o.peerURLs))...)
+}
+
+// readTLS reads the clients' TLS; its files are read when the server starts.
+func (s *settings) readTLS(o *options) error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	split := func(text string) []string {
+		if text == "" {
+			return nil
+		}
+		return strings.Split(text, ",")
+	}
+	o.tls = tlsconf.Config{
+		CertFile: s.text("cert-file"), KeyFile: s.text("key-file"), ClientCertAuth: s.truth("client-cert-auth"),
+		TrustedCAFile: s.text("trusted-ca-file"), CRLFile: s.text("client-crl-file"),
+		AllowedCNs: split(s.allowedCNs.String()), AllowedHostnames: split(s.text("client-cert-allowed-hostname")),
+	}
+	o.autoTLS, o.validityYears = s.truth("auto-tls"), uint(s.natural("self-signed-cert-validity"))
+	if s.file != "" && o.validityYears == 0 {
+		o.validityYears = 1 // as in etcd, of a file alone
+	}
+	for _, name := range split(s.text("cipher-suites")) {
+		id, weak, found := tlsconf.CipherSuite(name)
+		if !found {
+			fault("--cipher-suites: unexpected TLS cipher suite %q", name)
+		}
+		if weak {
+			o.weakSuites = append(o.weakSuites, name)
+		}
+		o.tls.CipherSuites = append(o.tls.CipherSuites, id)
+	}
+	for name, version := range map[string]*uint16{"tls-min-version": &o.tls.MinVersion, "tls-max-version": &o.tls.MaxVersion} {
+		var known bool
+		if *version, known = tlsconf.Version(s.text(name)); !known {
+			fault("--%s: unexpected TLS version %q (TLS1.2 or TLS1.3)", name, s.text(name))
+		}
+	}
+	if err := o.tls.Check(); err != nil {
+		fault("TLS for clients: %w", err)
+	}
+	if (o.tls.CertFile == "") != (o.tls.KeyFile == "") {
+		fault("--cert-file and --key-file: both are needed, or none; they are %q and %q", o.tls.CertFile, o.tls.KeyFile)
+	}
+	if o.tls.CertFile != "" {
+		o.autoTLS = false // as in etcd
+	}
+	for _, e := range o.endpoints {
+		if e.secure && o.tls.CertFile == "" && !o.autoTLS {
+			fault("%q: TLS needs --cert-file and --key-file, or --auto-tls", e.urls)
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // checkInitialCluster holds --initial-cluster against this one member.
@@ -170,12 +233,10 @@ func checkInitialCluster(list, name string, peerURLs []string) error {
 			return fmt.Errorf("--initial-cluster: %q must be of the form name=http://host:port", entry)
 		}
 		members[member] = true
-		for _, p := range peerURLs {
-			found = found || (member == name && strings.TrimSuffix(u, "/") == p)
-		}
+		found = found || member == name && slices.Contains(peerURLs, u)
 	}
 	if len(members) > 1 {
-		return fmt.Errorf("--initial-cluster: it names %d members, and %s", len(members), whyOneMember)
+		return fmt.Errorf("--initial-cluster: it names %d members, and this build serves one", len(members))
 	}
 	if !found {
 		return fmt.Errorf("--initial-cluster: %q does not name this member, %s=%s (--name, --initial-advertise-peer-urls)", list, name, strings.Join(peerURLs, ","))
@@ -183,21 +244,61 @@ func checkInitialCluster(list, name string, peerURLs []string) error {
 	return nil
 }
 
-// warnings logs what the operator should know about flags and environment.
-func warnings(c *cli.Context, log *zap.Logger) {
-	for _, name := range unknownEnvironment(os.Environ()) {
+// checkJoin refuses to found a cluster of its own where one was to be joined.
+func (o options) checkJoin() error {
+	if !o.joins || o.backend != defaultBackend {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(o.dataDir, "member")); err != nil {
+		return fmt.Errorf("--initial-cluster-state=existing: %s holds no member, and joining a cluster comes with clusters: %w", o.dataDir, err)
+	}
+	return nil
+}
+
+// tell logs what the operator should know about settings and environment.
+func (s *settings) tell(o options, log *zap.Logger) {
+	if s.file != "" {
+		log.Info("loaded server configuration; flags and environment variables are ignored", zap.String("path", s.file), zap.Strings("ignored", s.ignored))
+	}
+	for _, key := range s.unknown {
+		log.Warn("configuration file has a key that means nothing; it is ignored", zap.String("key", key))
+	}
+	for _, name := range s.strange {
 		log.Warn("unrecognized environment variable", zap.String("environment-variable", name))
 	}
-	for _, name := range shadowedEnvironment(os.Args[1:]) {
-		log.Warn("recognized environment variable, but unused: shadowed by corresponding flag", zap.String("environment-variable", name))
+	for _, name := range s.used {
+		log.Info("recognized and used environment variable", zap.String("variable-name", name))
 	}
-	for _, s := range inertFlags(c) {
-		log.Warn("flag has no effect", zap.String("flag", "--"+s.name), zap.String("reason", s.usage))
+	for _, v := range s.changed(inert, clusters, dropped) {
+		log.Warn("flag has no effect", zap.String("flag", "--"+v.spec.name), zap.String("reason", v.spec.why()))
 	}
-	if b := c.String("backend"); b != defaultBackend {
+	for _, g := range o.gates.void() {
+		log.Warn("feature gate has no effect", zap.String("gate", g.name), zap.String("reason", g.here))
+	}
+	if o.backend != defaultBackend {
 		log.Info("using another backend than raftbolt: the flags of the data directory and the store do not apply")
 	}
-	if c.Bool("unsafe-no-fsync") {
+	if o.unsafeNoFsync {
 		log.Warn("--unsafe-no-fsync: acknowledged writes are lost when this machine fails")
+	}
+	if o.strangeCost > 0 {
+		log.Warn("--bcrypt-cost is out of bounds; using the default", zap.Uint64("given", o.strangeCost), zap.Uint64("default", o.bcryptCost))
+	}
+	o.tellTLS(log)
+}
+
+// tellTLS warns of settings of TLS that do not do what they seem to.
+func (o options) tellTLS(log *zap.Logger) {
+	secure := slices.ContainsFunc(o.endpoints, func(e endpoint) bool { return e.secure })
+	for _, e := range o.endpoints {
+		if e.insecure && e.traffic != trafficMetrics && (o.tls.CertFile != "" || o.tls.VerifiesClients()) {
+			log.Warn("scheme is http or unix while TLS files or client certificates are configured; ignoring them for this URL", zap.Strings("client-url", e.urls))
+		}
+	}
+	if secure && !o.tls.VerifiesClients() && (o.tls.CRLFile != "" || len(o.tls.AllowedCNs)+len(o.tls.AllowedHostnames) > 0) {
+		log.Warn("clients are not asked for certificates (--client-cert-auth, --trusted-ca-file): revocation list and allowed names have no effect")
+	}
+	if len(o.weakSuites) > 0 {
+		log.Warn("cipher suites are configured that are considered insecure", zap.Strings("cipher-suites", o.weakSuites))
 	}
 }

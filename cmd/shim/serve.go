@@ -2,15 +2,18 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
@@ -18,6 +21,7 @@ import (
 	"github.com/etcdshim/shim/backends"
 	"github.com/etcdshim/shim/backends/raftbolt"
 	"github.com/etcdshim/shim/etcdapi"
+	"github.com/etcdshim/shim/internal/tlsconf"
 )
 
 const (
@@ -34,6 +38,28 @@ const (
 // errSecondSignal ends the process at once.
 var errSecondSignal = errors.New("second signal: stopped at once")
 
+// start runs a server with the settings of the command line, the environment and
+// the configuration file.
+func start(ctx context.Context, s *settings, environ []string) error {
+	if err := s.complete(environ); err != nil {
+		return err
+	}
+	o, err := s.options()
+	if err != nil {
+		return err
+	}
+	log, closeLog, err := newLogger(s.logOptions())
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	s.tell(o, log)
+	if err := o.checkJoin(); err != nil {
+		return err
+	}
+	return serve(ctx, o, log)
+}
+
 // serve runs the server until a signal or a failure. It returns nil after a clean
 // stop.
 func serve(ctx context.Context, o options, log *zap.Logger) error {
@@ -45,18 +71,17 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 
 	log.Info("starting shim", zap.String("etcd-version", etcdVersion), zap.String("shim-version", version), zap.String("git-sha", revision()),
 		zap.String("name", o.name), zap.String("data-dir", o.dataDir), zap.String("backend", o.backend),
-		zap.Strings("listen-client-urls", o.clientAddrs), zap.Strings("advertise-client-urls", o.advertiseClientURLs))
+		zap.Strings("listen-client-urls", o.clientURLs), zap.Strings("advertise-client-urls", o.advertiseClientURLs))
 
-	clients, err := listen(o.clientAddrs)
+	secure, err := o.fileTLS(log)
 	if err != nil {
 		return err
 	}
-	defer closeAll(clients)
-	metrics, err := listen(o.metricsAddrs)
+	listeners, err := o.listenAll(ctx)
 	if err != nil {
 		return err
 	}
-	defer closeAll(metrics)
+	defer closeAll(listeners)
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -74,15 +99,22 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	if err != nil || backend == nil {
 		return err
 	}
+	if secure == nil {
+		// The data directory is ours now: its certificate may be made in it.
+		if secure, err = o.ownTLS(log); err != nil {
+			return errors.Join(err, closeBackend(backend))
+		}
+	}
 	server, err := etcdapi.New(backend, o.api(log, registry))
 	if err != nil {
 		return errors.Join(err, closeBackend(backend))
 	}
-	serving := make(chan error, len(clients)+len(metrics))
-	for _, l := range metrics {
-		go func() { serving <- serveMetrics(l, server.MetricsHandler()) }()
+	p := ports{endpoints: o.endpoints, listeners: listeners, secure: secure, server: server, log: log, failed: make(chan error, len(listeners))}
+	p.serve(func(t traffic) bool { return t == trafficMetrics })
+	stop := func() error {
+		notify(daemon.SdNotifyStopping, log)
+		return shutDown(server, backend, log)
 	}
-	stop := func() error { return shutDown(server, backend, log) }
 
 	select {
 	case <-server.Ready():
@@ -92,11 +124,9 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	case err := <-failed:
 		return err
 	}
-	for _, l := range clients {
-		log.Info("serving client traffic insecurely; this is strongly discouraged!", zap.String("traffic", "grpc+http"), zap.String("address", l.Addr().String()))
-		go func() { serving <- server.Serve(l) }()
-	}
+	p.serve(func(t traffic) bool { return t != trafficMetrics })
 	log.Info("ready to serve client requests")
+	notify(daemon.SdNotifyReady, log)
 
 	select {
 	case s := <-signals:
@@ -104,11 +134,110 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 		return afterSignal(signals, stop)
 	case err := <-failed:
 		// The store cannot be trusted with another write: nothing is flushed.
+		notify(daemon.SdNotifyStopping, log)
 		log.Error("the backend failed; stopping", zap.Error(err))
 		return err
-	case err := <-serving:
+	case err := <-p.failed:
 		return errors.Join(fmt.Errorf("serving: %w", err), stop())
 	}
+}
+
+// ports are the listeners of a server's endpoints.
+type ports struct {
+	endpoints []endpoint
+	listeners []net.Listener // of the endpoints
+	secure    *tls.Config    // nil when no endpoint is secure
+	server    *etcdapi.Server
+	log       *zap.Logger
+	failed    chan error // one place for each
+}
+
+// serve starts to serve the endpoints that are wanted, and tells it as etcd does
+// (embed/serve.go, serve).
+func (p *ports) serve(wanted func(traffic) bool) {
+	for i, e := range p.endpoints {
+		if !wanted(e.traffic) {
+			continue
+		}
+		served := etcdapi.Endpoint{Listener: p.listeners[i], Plain: e.insecure, Traffic: e.traffic.wire()}
+		if e.secure {
+			served.TLS = p.secure
+		}
+		address := zap.String("address", p.listeners[i].Addr().String())
+		switch {
+		case e.traffic == trafficMetrics:
+			p.log.Info("serving metrics", address)
+		default:
+			kind := zap.String("traffic", string(e.traffic))
+			if e.insecure {
+				p.log.Info("serving client traffic insecurely; this is strongly discouraged!", kind, address)
+			}
+			if e.secure {
+				p.log.Info("serving client traffic securely", kind, address)
+			}
+		}
+		go func() { p.failed <- p.server.ServeOn(served) }()
+	}
+}
+
+// wire is what a port serves, in etcdapi's words.
+func (t traffic) wire() etcdapi.Traffic {
+	switch t {
+	case trafficGRPC:
+		return etcdapi.TrafficGRPC
+	case trafficHTTP:
+		return etcdapi.TrafficHTTP
+	case trafficMetrics:
+		return etcdapi.TrafficMetrics
+	}
+	return etcdapi.TrafficAll
+}
+
+// fileTLS reads the clients' TLS from the operator's files; nil when there is none.
+func (o options) fileTLS(log *zap.Logger) (*tls.Config, error) {
+	if !o.isSecure() || o.autoTLS {
+		return nil, nil //nolint:nilnil // nil is no TLS, for etcdapi too
+	}
+	return o.makeTLS(o.tls, log)
+}
+
+// ownTLS makes the clients' TLS with a self-signed certificate in the data
+// directory, where etcd has its own, too; nil when that is not asked for.
+func (o options) ownTLS(log *zap.Logger) (*tls.Config, error) {
+	if !o.isSecure() || !o.autoTLS {
+		return nil, nil //nolint:nilnil // nil is no TLS, for etcdapi too
+	}
+	var hosts []string
+	for _, e := range o.endpoints {
+		if e.network == "tcp" && e.traffic != trafficMetrics {
+			hosts = append(hosts, e.address)
+		}
+	}
+	certFile, keyFile, made, err := tlsconf.SelfSigned(filepath.Join(o.dataDir, "fixtures", "client"), hosts, o.validityYears, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("--auto-tls: %w", err)
+	}
+	if made {
+		log.Warn("automatically generate certificates", zap.String("cert-file", certFile), zap.Uint("validity-years", o.validityYears))
+	}
+	c := o.tls
+	c.CertFile, c.KeyFile = certFile, keyFile
+	return o.makeTLS(c, log)
+}
+
+func (o options) makeTLS(c tlsconf.Config, log *zap.Logger) (*tls.Config, error) {
+	c.Logger = log
+	made, err := tlsconf.Server(c)
+	if err != nil {
+		return nil, fmt.Errorf("TLS for clients: %w", err)
+	}
+	log.Info("starting with client TLS", zap.String("cert-file", c.CertFile), zap.String("key-file", c.KeyFile), zap.String("trusted-ca-file", c.TrustedCAFile),
+		zap.Bool("client-cert-auth", c.VerifiesClients()), zap.String("crl-file", c.CRLFile))
+	return made, nil
+}
+
+func (o options) isSecure() bool {
+	return slices.ContainsFunc(o.endpoints, func(e endpoint) bool { return e.secure })
 }
 
 // afterSignal stops cleanly unless a second signal comes first.
@@ -168,6 +297,7 @@ func (o options) api(log *zap.Logger, registry *prometheus.Registry) etcdapi.Con
 		KeepaliveMinTime: o.keepaliveMin, KeepaliveInterval: o.keepaliveInterval, KeepaliveTimeout: o.keepaliveTimeout,
 		WatchProgressNotifyInterval: o.progressNotify, WarningUnaryRequestDuration: o.slowRequest, LeaderLossTimeout: 3 * o.election,
 		Name: o.name, ClientURLs: o.advertiseClientURLs,
+		EnablePprof: o.pprof, CORS: o.cors, HostWhitelist: o.hostWhitelist, DisableGRPCGateway: !o.gateway, ClientCertAuth: o.tls.ClientCertAuth,
 		ServerVersion: etcdVersion, ShimVersion: version,
 		Logger: log, Metrics: registry,
 	}
@@ -191,27 +321,4 @@ func closeBackend(b backends.Backend) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return b.Close(ctx)
-}
-
-func serveMetrics(l net.Listener, h http.Handler) error {
-	return (&http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}).Serve(l)
-}
-
-func listen(addrs []string) ([]net.Listener, error) {
-	var ls []net.Listener
-	for _, a := range addrs {
-		l, err := net.Listen("tcp", a)
-		if err != nil {
-			closeAll(ls)
-			return nil, err
-		}
-		ls = append(ls, l)
-	}
-	return ls, nil
-}
-
-func closeAll(ls []net.Listener) {
-	for _, l := range ls {
-		_ = l.Close()
-	}
 }

@@ -36,6 +36,7 @@ var packageImports = map[string][]string{
 	"conformance":                        {"backends", "etcdapi", "backends/memory"},
 	"cmd/shim":                           {"..."},
 	"internal/failpoint":                 {},
+	"internal/tlsconf":                   {},
 	"internal/tidy":                      {},
 }
 

@@ -1,0 +1,465 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// asProgram makes the test binary be shim.
+const asProgram = "SHIM_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// startTimeout bounds a start, with much room for a busy machine.
+const startTimeout = 60 * time.Second
+
+// process is a running shim.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	mu     sync.Mutex
+	lines  []string // of its log
+	ready  chan struct{}
+	exited chan struct{}
+}
+
+// run starts shim with args in a new directory, beside a service manager when
+// notify names its socket.
+func run(t *testing.T, notify string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), ready: make(chan struct{}), exited: make(chan struct{})}
+	p.cmd.Dir = t.TempDir()
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "ETCD_") && !strings.HasPrefix(kv, "NOTIFY_SOCKET=") {
+			p.cmd.Env = append(p.cmd.Env, kv)
+		}
+	}
+	p.cmd.Env = append(p.cmd.Env, asProgram+"=1")
+	if notify != "" {
+		p.cmd.Env = append(p.cmd.Env, "NOTIFY_SOCKET="+notify)
+	}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	output, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.exited)
+		scanner := bufio.NewScanner(output)
+		for scanner.Scan() {
+			p.mu.Lock()
+			p.lines = append(p.lines, scanner.Text())
+			p.mu.Unlock()
+			if strings.Contains(scanner.Text(), "ready to serve client requests") {
+				close(p.ready)
+			}
+		}
+		_ = p.cmd.Wait() // its exit code is asked for
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.exited
+		if t.Failed() {
+			t.Logf("shim %q said\n%s", args, p.log())
+		}
+	})
+	return p
+}
+
+func (p *process) log() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Join(p.lines, "\n")
+}
+
+// await waits until shim serves.
+func (p *process) await() {
+	p.t.Helper()
+	select {
+	case <-p.ready:
+	case <-p.exited:
+		p.t.Fatal("shim ended before it served")
+	case <-time.After(startTimeout):
+		p.t.Fatal("shim does not serve")
+	}
+}
+
+// exit waits for the end and tells the exit code.
+func (p *process) exit() int {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(startTimeout):
+		p.t.Fatal("shim does not end")
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// stop ends shim and makes sure that it ended well and logged no error.
+func (p *process) stop() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	if code := p.exit(); code != 0 {
+		p.t.Errorf("exit code %d", code)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.lines {
+		var entry struct{ Level string }
+		if err := json.Unmarshal([]byte(line), &entry); err != nil || slices.Contains([]string{"error", "panic", "fatal"}, entry.Level) {
+			p.t.Errorf("logged: %s", line)
+		}
+	}
+}
+
+// freePorts are loopback ports that nobody listens on, below the range that the
+// system gives out.
+func freePorts(t *testing.T, n int) []int {
+	t.Helper()
+	var ports []int
+	for port := 10000 + os.Getpid()%15000; len(ports) < n; port++ {
+		if port >= 32768 {
+			t.Fatal("no free ports")
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		ports = append(ports, port)
+	}
+	return ports
+}
+
+// pki makes the files of kubeadm's pki/etcd in dir, and a client's pair.
+func pki(t *testing.T, dir string) (client tls.Certificate, authorities *x509.CertPool) {
+	t.Helper()
+	var ca *x509.Certificate
+	var caKey *ecdsa.PrivateKey
+	issue := func(name string, usage ...x509.ExtKeyUsage) tls.Certificate {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usage, DNSNames: []string{"localhost", "node"},
+			IPAddresses: []net.IP{net.ParseIP("127.0.0.1"), net.ParseIP("127.0.0.2")}, BasicConstraintsValid: true,
+		}
+		parent, parentKey := ca, caKey
+		if parent == nil {
+			template.IsCA, template.KeyUsage = true, x509.KeyUsageCertSign
+			parent, parentKey = template, key
+		}
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		private, err := x509.MarshalECPrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+		keyPEM := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})
+		for suffix, content := range map[string][]byte{".crt": certPEM, ".key": keyPEM} {
+			if err := os.WriteFile(filepath.Join(dir, name+suffix), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pair, err := tls.X509KeyPair(certPEM, keyPEM)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ca == nil {
+			ca, caKey = pair.Leaf, key
+		}
+		return pair
+	}
+	issue("ca")
+	issue("server", x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+	issue("peer", x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+	client = issue("healthcheck-client", x509.ExtKeyUsageClientAuth)
+	authorities = x509.NewCertPool()
+	authorities.AddCert(ca)
+	return client, authorities
+}
+
+// get asks a URL, over a unix socket when socket is one.
+func get(url, socket string, config *tls.Config) (status int, body string, err error) {
+	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}
+	if socket != "" {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}
+	}
+	answer, err := (&http.Client{Transport: transport, Timeout: startTimeout}).Get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	return answer.StatusCode, string(text), err
+}
+
+// manager is a service manager's socket.
+func manager(t *testing.T) (path string, next func() string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return path, func() string {
+		t.Helper()
+		buffer := make([]byte, 256)
+		if err := conn.SetReadDeadline(time.Now().Add(startTimeout)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := conn.Read(buffer)
+		if err != nil {
+			t.Fatalf("the service manager heard nothing: %v", err)
+		}
+		return string(buffer[:n])
+	}
+}
+
+// TestKubeadm ensures that the command line of kubeadm's static pod
+// (cmd/kubeadm/app/phases/etcd/local.go, Kubernetes 1.34 to 1.37) starts shim, its
+// paths and ports replaced: probes answer on the metrics port, clients need a
+// certificate, and a service manager hears of the start and of the end.
+func TestKubeadm(t *testing.T) {
+	dir := t.TempDir()
+	client, authorities := pki(t, dir)
+	ports := freePorts(t, 3)
+	paths := strings.NewReplacer("/etc/kubernetes/pki/etcd", dir, "/var/lib/etcd", filepath.Join(dir, "data"), "192.168.0.7", "127.0.0.2",
+		":2379", fmt.Sprintf(":%d", ports[0]), ":2380", fmt.Sprintf(":%d", ports[1]), ":2381", fmt.Sprintf(":%d", ports[2]))
+	var args []string
+	for _, a := range []string{
+		"--advertise-client-urls=https://192.168.0.7:2379",
+		"--cert-file=/etc/kubernetes/pki/etcd/server.crt",
+		"--client-cert-auth=true",
+		"--data-dir=/var/lib/etcd",
+		"--feature-gates=InitialCorruptCheck=true",
+		"--initial-advertise-peer-urls=https://192.168.0.7:2380",
+		"--initial-cluster=node=https://192.168.0.7:2380",
+		"--key-file=/etc/kubernetes/pki/etcd/server.key",
+		"--listen-client-urls=https://127.0.0.1:2379,https://192.168.0.7:2379",
+		"--listen-metrics-urls=http://127.0.0.1:2381",
+		"--listen-peer-urls=https://192.168.0.7:2380",
+		"--name=node",
+		"--peer-cert-file=/etc/kubernetes/pki/etcd/peer.crt",
+		"--peer-client-cert-auth=true",
+		"--peer-key-file=/etc/kubernetes/pki/etcd/peer.key",
+		"--peer-trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt",
+		"--snapshot-count=10000",
+		"--trusted-ca-file=/etc/kubernetes/pki/etcd/ca.crt",
+		"--watch-progress-notify-interval=5s",
+	} {
+		args = append(args, paths.Replace(a))
+	}
+	socket, next := manager(t)
+	p := run(t, socket, args...)
+	if state := next(); state != "READY=1" {
+		t.Fatalf("the service manager heard %q", state)
+	}
+	p.await()
+	for _, probe := range []string{"/livez", "/readyz", "/health", "/metrics"} {
+		if status, body, err := get(fmt.Sprintf("http://127.0.0.1:%d%s", ports[2], probe), "", nil); status != http.StatusOK || err != nil {
+			t.Errorf("%s: %d, %s, %v", probe, status, body, err)
+		}
+	}
+	with := &tls.Config{RootCAs: authorities, Certificates: []tls.Certificate{client}}
+	for _, host := range []string{"127.0.0.1", "127.0.0.2"} {
+		url := fmt.Sprintf("https://%s:%d/version", host, ports[0])
+		if status, body, err := get(url, "", with); status != http.StatusOK || !strings.Contains(body, `"etcdserver":"3.7.3"`) || err != nil {
+			t.Errorf("%s: %d, %s, %v", url, status, body, err)
+		}
+		if status, _, err := get(url, "", &tls.Config{RootCAs: authorities}); err == nil {
+			t.Errorf("%s without a certificate: %d", url, status)
+		}
+	}
+	if status, _, err := get(fmt.Sprintf("http://127.0.0.1:%d/version", ports[0]), "", nil); err == nil && status == http.StatusOK {
+		t.Error("plain HTTP is answered on an https URL")
+	}
+	if !strings.Contains(p.log(), "serving client traffic securely") || strings.Contains(p.log(), "insecurely") {
+		t.Error("the log does not tell how clients are served")
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if state := next(); state != "STOPPING=1" {
+		t.Errorf("the service manager heard %q", state)
+	}
+	if code := p.exit(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if strings.Contains(p.log(), `"level":"error"`) {
+		t.Error("an error was logged")
+	}
+}
+
+// TestReloadedCertificate ensures that a certificate is replaced without a restart.
+func TestReloadedCertificate(t *testing.T) {
+	dir := t.TempDir()
+	_, first := pki(t, dir)
+	port := freePorts(t, 1)[0]
+	url := fmt.Sprintf("https://127.0.0.1:%d", port)
+	p := run(t, "", "--listen-client-urls="+url, "--cert-file="+filepath.Join(dir, "server.crt"), "--key-file="+filepath.Join(dir, "server.key"))
+	p.await()
+	if status, _, err := get(url+"/version", "", &tls.Config{RootCAs: first}); status != http.StatusOK {
+		t.Fatal(err)
+	}
+	_, second := pki(t, dir)
+	if status, _, err := get(url+"/version", "", &tls.Config{RootCAs: second}); status != http.StatusOK {
+		t.Errorf("the new certificate is not shown: %v", err)
+	}
+	p.stop()
+}
+
+// TestAutoTLS ensures that a self-signed certificate is made where etcd has it, kept
+// private, and used again.
+func TestAutoTLS(t *testing.T) {
+	port := freePorts(t, 1)[0]
+	url := fmt.Sprintf("https://127.0.0.1:%d", port)
+	data := filepath.Join(t.TempDir(), "data")
+	var before []byte
+	for range 2 {
+		p := run(t, "", "--data-dir="+data, "--auto-tls", "--listen-client-urls="+url)
+		p.await()
+		if status, _, err := get(url+"/version", "", &tls.Config{InsecureSkipVerify: true}); status != http.StatusOK {
+			t.Fatal(err)
+		}
+		p.stop()
+		certificate, err := os.ReadFile(filepath.Join(data, "fixtures", "client", "cert.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before != nil && !bytes.Equal(certificate, before) {
+			t.Error("the second start made another certificate")
+		}
+		before = certificate
+		if info, err := os.Stat(filepath.Join(data, "fixtures", "client", "key.pem")); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the key: %v, %v", info.Mode(), err)
+		}
+	}
+}
+
+// TestPorts ensures that HTTP moves to --listen-client-http-urls, that a port may
+// take TLS and plaintext, and that a unix socket serves and is removed.
+func TestPorts(t *testing.T) {
+	dir := t.TempDir()
+	_, authorities := pki(t, dir)
+	free := freePorts(t, 2)
+	socket := filepath.Join(dir, "a.sock")
+	p := run(t, "", "--cert-file="+filepath.Join(dir, "server.crt"), "--key-file="+filepath.Join(dir, "server.key"),
+		fmt.Sprintf("--listen-client-urls=http://127.0.0.1:%d", free[0]),
+		fmt.Sprintf("--listen-client-http-urls=http://127.0.0.1:%d,https://127.0.0.1:%d,unix://%s", free[1], free[1], socket))
+	p.await()
+	if status, _, err := get(fmt.Sprintf("http://127.0.0.1:%d/version", free[0]), "", nil); err == nil {
+		t.Errorf("HTTP on the port of gRPC: %d", status)
+	}
+	for url, over := range map[string]string{
+		fmt.Sprintf("http://127.0.0.1:%d", free[1]): "", fmt.Sprintf("https://127.0.0.1:%d", free[1]): "", "http://socket": socket,
+	} {
+		if status, _, err := get(url+"/version", over, &tls.Config{RootCAs: authorities}); status != http.StatusOK {
+			t.Errorf("%s: %d, %v", url, status, err)
+		}
+	}
+	p.stop()
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// TestExitCodes ensures that a program that cannot start says why, with etcd's exit
+// codes, and leaves no data behind.
+func TestExitCodes(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		want string
+		code int
+		args []string
+	}{
+		{"did you mean --data-dir?", 2, []string{"--datadir=x"}},
+		{"invalid value", 2, []string{"--listen-client-urls=x"}},
+		{"gateway is not offered", 1, []string{"gateway"}},
+		{"is negative", 1, []string{"--auto-compaction-retention=-1", "--listen-client-urls=unix://a.sock"}},
+		{"is negative", 1, []string{"--auto-compaction-retention=-1h", "--listen-client-urls=unix://a.sock"}},
+		{"holds no member", 1, []string{"--initial-cluster-state=existing", "--listen-client-urls=unix://a.sock"}},
+		{filepath.Join(dir, "absent.crt"), 1, []string{"--listen-client-urls=unixs://a.sock", "--cert-file=" + filepath.Join(dir, "absent.crt"), "--key-file=" + dir}},
+	} {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+			p := run(t, "", c.args...)
+			if code := p.exit(); code != c.code || !strings.Contains(p.log(), c.want) {
+				t.Errorf("exit code %d, want %d, and %q", code, c.code, c.want)
+			}
+			if entries, err := os.ReadDir(p.cmd.Dir); err != nil || len(entries) > 0 {
+				t.Errorf("left behind: %v, %v", entries, err)
+			}
+		})
+	}
+}
+
+// TestCompletion ensures that each shell's script names every flag, and that bash
+// completes with its own.
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		var out strings.Builder
+		if err := completion(&out, shell, []string{"check"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range flagSpecs {
+			name := map[bool]string{true: "-l " + s.name + " ", false: "--" + s.name}[shell == "fish"]
+			if s.effect != dropped && !strings.Contains(out.String(), name) {
+				t.Errorf("%s: --%s", shell, s.name)
+			}
+		}
+		if bash, err := exec.LookPath("bash"); err == nil && shell == "bash" {
+			script := out.String() + `
+COMP_WORDS=(shim --data-d); COMP_CWORD=1; _shim; echo "${COMPREPLY[@]}"
+COMP_WORDS=(shim ch); COMP_CWORD=1; _shim; echo "${COMPREPLY[@]}"`
+			got, err := exec.Command(bash, "-c", script).CombinedOutput()
+			if err != nil || string(got) != "--data-dir\ncheck\n" {
+				t.Errorf("bash completes %q, %v", got, err)
+			}
+		}
+	}
+	if err := completion(io.Discard, "tcsh", nil); err == nil {
+		t.Error("a shell that is not known")
+	}
+}
