@@ -39,11 +39,6 @@ $(BIN)/golangci-lint-$(GOLANGCI_VERSION):
 	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 	mv $(BIN)/golangci-lint $@
 
-.PHONY: docs
-docs: ## Write docs/FLAGS.md, the table of flags, from the program's own list.
-	@mkdir -p docs
-	go run ./cmd/shim flag-table > docs/FLAGS.md.new && mv docs/FLAGS.md.new docs/FLAGS.md
-
 conformance: ## Run the conformance suite on memory, etcd:// , raftbolt and real etcd; or on ENDPOINT=host:port with PROFILE=etcd|kubernetes.
 ifeq ($(ENDPOINT),)
 	cd e2e/etcd && go test -v -count=1 -timeout 20m -run 'TestConformance' ./...
@@ -118,7 +113,9 @@ flush-schedules: ## Run SEEDS=1000 random sequences, from SEED=0 on, on members 
 	go test -count=1 -timeout 12h -run '^TestFlushSchedules$$' -v ./backends/raftbolt -seed $(or $(SEED),0) -sequences $(or $(SEEDS),1000)
 
 .PHONY: docs
-docs: ## Write the generated pages of docs: the table of the API.
+docs: ## Write the generated pages of docs: the tables of the API and of the flags.
+	@mkdir -p docs
+	go run ./cmd/shim flag-table > docs/FLAGS.md.new && mv docs/FLAGS.md.new docs/FLAGS.md
 	go test -count=1 -run '^TestAPIPage$$' ./etcdapi -update
 
 sim: ## Run the consensus simulator alone; SEED=n replays one seed with its transcript.

@@ -125,7 +125,7 @@ var flagSpecs = []flagSpec{
 	{groupAuth, "auth-token-ttl", uint64(300), works, "Seconds for which a simple token is valid after its last use."},
 
 	{groupMonitoring, "enable-pprof", false, works, "Serve profiles below /debug/pprof/ of the client URLs."},
-	{groupMonitoring, "metrics", "basic", inert, "there is one set of metrics"},
+	{groupMonitoring, "metrics", "basic", works, "basic, or extensive to add a histogram of each RPC's time."},
 	{groupMonitoring, "listen-metrics-urls", "", works, "Further URLs that serve /metrics, /health, /livez and /readyz, with the clients' TLS where they are https."},
 
 	{groupLogging, "logger", "zap", works, "Only zap."},

@@ -58,7 +58,7 @@ type options struct {
 	keepaliveMin, keepaliveInterval, keepaliveTimeout time.Duration
 	progressNotify, slowRequest                       time.Duration
 	cors, hostWhitelist                               []string
-	pprof, gateway                                    bool
+	pprof, gateway, extensiveMetrics                  bool
 
 	gates gates
 }
@@ -84,6 +84,7 @@ func (s *settings) options() (options, error) {
 		keepaliveMin: s.duration("grpc-keepalive-min-time"), keepaliveInterval: s.duration("grpc-keepalive-interval"), keepaliveTimeout: s.duration("grpc-keepalive-timeout"),
 		progressNotify: s.duration("watch-progress-notify-interval"), slowRequest: s.duration("warning-unary-request-duration"),
 		cors: s.list("cors"), hostWhitelist: s.list("host-whitelist"), pprof: s.truth("enable-pprof"), gateway: s.truth("enable-grpc-gateway"),
+		extensiveMetrics: s.text("metrics") == "extensive",
 	}
 	if o.bcryptCost < minBcryptCost || o.bcryptCost > maxBcryptCost {
 		o.strangeCost, o.bcryptCost = o.bcryptCost, flagDefault("bcrypt-cost").(uint64) // as in etcd (auth/store.go, NewAuthStore)

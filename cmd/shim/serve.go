@@ -297,7 +297,7 @@ func (o options) api(log *zap.Logger, registry *prometheus.Registry) etcdapi.Con
 		KeepaliveMinTime: o.keepaliveMin, KeepaliveInterval: o.keepaliveInterval, KeepaliveTimeout: o.keepaliveTimeout,
 		WatchProgressNotifyInterval: o.progressNotify, WarningUnaryRequestDuration: o.slowRequest, LeaderLossTimeout: 3 * o.election,
 		Name: o.name, ClientURLs: o.advertiseClientURLs,
-		EnablePprof: o.pprof, CORS: o.cors, HostWhitelist: o.hostWhitelist, DisableGRPCGateway: !o.gateway, ClientCertAuth: o.tls.ClientCertAuth,
+		EnablePprof: o.pprof, CORS: o.cors, HostWhitelist: o.hostWhitelist, DisableGRPCGateway: !o.gateway, ExtensiveMetrics: o.extensiveMetrics, ClientCertAuth: o.tls.ClientCertAuth,
 		ServerVersion: etcdVersion, ShimVersion: version,
 		Logger: log, Metrics: registry,
 	}
