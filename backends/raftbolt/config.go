@@ -196,9 +196,10 @@ func checkURL(s string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("URL %q: %w", s, err)
-	case u.Host == "" || !slices.Contains([]string{"http", "https", "unix", "unixs"}, u.Scheme):
+	case (u.Scheme == "unix" || u.Scheme == "unixs") && u.Host+u.Path != "": // unix:///path has no host
+	case u.Host == "" || !slices.Contains([]string{"http", "https"}, u.Scheme):
 		return fmt.Errorf("URL %q: want http, https, unix or unixs, and a host", s)
-	case strings.Trim(u.Path, "/") != "" && (u.Scheme == "http" || u.Scheme == "https"):
+	case strings.Trim(u.Path, "/") != "":
 		return fmt.Errorf("URL %q: must not have a path", s)
 	}
 	return nil

@@ -92,7 +92,7 @@ var flagSpecs = []flagSpec{
 	{groupCluster, "pre-vote", true, inert, "pre-vote is always on"},
 	{groupCluster, "auto-compaction-retention", "0", works, "History to keep: a duration (hours when without a unit), or a number of revisions. (0: all)"},
 	{groupCluster, "auto-compaction-mode", "periodic", works, "How to read --auto-compaction-retention: periodic or revision."},
-	{groupCluster, "v2-deprecation", "write-only-drop-data", inert, "the v2 store is not offered; etcd ignores the flag, too"},
+	{groupCluster, "v2-deprecation", "write-only", inert, "the v2 store is not offered; etcd ignores the flag, too"},
 
 	{groupSecurity, "cert-file", "", works, "Certificate of the server, PEM, for https and unixs URLs. It may be replaced while the server runs."},
 	{groupSecurity, "key-file", "", works, "Key of the certificate, PEM."},

@@ -83,7 +83,8 @@ func (s *settings) options() (options, error) {
 		maxTxnOps: s.natural("max-txn-ops"), maxRequestBytes: s.natural("max-request-bytes"), maxStreams: s.natural("max-concurrent-streams"),
 		keepaliveMin: s.duration("grpc-keepalive-min-time"), keepaliveInterval: s.duration("grpc-keepalive-interval"), keepaliveTimeout: s.duration("grpc-keepalive-timeout"),
 		progressNotify: s.duration("watch-progress-notify-interval"), slowRequest: s.duration("warning-unary-request-duration"),
-		cors: s.list("cors"), hostWhitelist: s.list("host-whitelist"), pprof: s.truth("enable-pprof"), gateway: s.truth("enable-grpc-gateway"),
+		cors: s.list("cors"), hostWhitelist: s.list("host-whitelist"), pprof: s.truth("enable-pprof") || s.text("log-level") == "debug", // as in etcd
+		gateway:          s.truth("enable-grpc-gateway"),
 		extensiveMetrics: s.text("metrics") == "extensive",
 	}
 	if o.bcryptCost < minBcryptCost || o.bcryptCost > maxBcryptCost {

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -379,6 +380,81 @@ func TestAutoTLS(t *testing.T) {
 	}
 }
 
+// TestRevokedOnEveryListener ensures that a revoked client is refused on the ports
+// of gRPC, of HTTP and of metrics alike, also when HTTP has a port of its own, as
+// etcd did not before 3.7.0 (GHSA-3wh4-j44w-pg92), and from the moment on that the
+// list is replaced.
+func TestRevokedOnEveryListener(t *testing.T) {
+	dir := t.TempDir()
+	client, authorities := pki(t, dir)
+	list := func(revoked ...*big.Int) {
+		ca, err := tls.LoadX509KeyPair(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour)}
+		for _, serial := range revoked {
+			template.RevokedCertificateEntries = append(template.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: serial, RevocationTime: time.Now()})
+		}
+		der, err := x509.CreateRevocationList(rand.Reader, template, ca.Leaf, ca.PrivateKey.(*ecdsa.PrivateKey))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, "crl")
+		if err := errors.Join(os.WriteFile(path+".new", der, 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list()
+	ports := freePorts(t, 3)
+	p := run(t, "", "--cert-file="+filepath.Join(dir, "server.crt"), "--key-file="+filepath.Join(dir, "server.key"), "--trusted-ca-file="+filepath.Join(dir, "ca.crt"),
+		"--client-cert-auth", "--client-crl-file="+filepath.Join(dir, "crl"), fmt.Sprintf("--listen-client-urls=https://127.0.0.1:%d", ports[0]),
+		fmt.Sprintf("--listen-client-http-urls=https://127.0.0.1:%d", ports[1]), fmt.Sprintf("--listen-metrics-urls=https://127.0.0.1:%d", ports[2]))
+	p.await()
+	// shake says why a handshake, which in TLS 1.2 ends with the server's word, failed.
+	shake := func(port int) error {
+		conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), &tls.Config{
+			RootCAs: authorities, Certificates: []tls.Certificate{client}, MaxVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
+		})
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	}
+	for _, port := range ports {
+		if err := shake(port); err != nil {
+			t.Errorf("port %d: %v", port, err)
+		}
+	}
+	list(client.Leaf.SerialNumber)
+	for _, port := range ports {
+		if err := shake(port); err == nil {
+			t.Errorf("port %d lets in a revoked client", port)
+		}
+	}
+	if !strings.Contains(p.log(), "rejected connection on client endpoint") {
+		t.Error("the log does not tell of refused clients")
+	}
+	p.stop()
+}
+
+// TestUnixAlone ensures that a server with nothing but a unix socket starts, and
+// takes TLS on it.
+func TestUnixAlone(t *testing.T) {
+	dir := t.TempDir()
+	_, authorities := pki(t, dir)
+	plain, secure := filepath.Join(dir, "plain.sock"), filepath.Join(dir, "secure.sock")
+	p := run(t, "", "--cert-file="+filepath.Join(dir, "server.crt"), "--key-file="+filepath.Join(dir, "server.key"), "--listen-client-urls=unix://"+plain+",unixs://"+secure)
+	p.await()
+	if status, _, err := get("http://localhost/version", plain, nil); status != http.StatusOK {
+		t.Errorf("%d, %v", status, err)
+	}
+	if status, _, err := get("https://localhost/version", secure, &tls.Config{RootCAs: authorities}); status != http.StatusOK {
+		t.Errorf("%d, %v", status, err)
+	}
+	p.stop()
+}
+
 // TestPorts ensures that HTTP moves to --listen-client-http-urls, that a port may
 // take TLS and plaintext, and that a unix socket serves and is removed.
 func TestPorts(t *testing.T) {
@@ -418,6 +494,7 @@ func TestExitCodes(t *testing.T) {
 		{"did you mean --data-dir?", 2, []string{"--datadir=x"}},
 		{"invalid value", 2, []string{"--listen-client-urls=x"}},
 		{"gateway is not offered", 1, []string{"gateway"}},
+		// etcd went on, and crashed (GO-2024-2529).
 		{"is negative", 1, []string{"--auto-compaction-retention=-1", "--listen-client-urls=unix://a.sock"}},
 		{"is negative", 1, []string{"--auto-compaction-retention=-1h", "--listen-client-urls=unix://a.sock"}},
 		{"holds no member", 1, []string{"--initial-cluster-state=existing", "--listen-client-urls=unix://a.sock"}},

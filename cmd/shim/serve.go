@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/signal"
@@ -287,6 +288,8 @@ func openBackend(ctx context.Context, o options, env backends.Env) (backends.Bac
 	c.AutoCompactionMode, c.AutoCompactionRetention = o.autoCompactionMode, o.autoCompactionArg
 	c.CompactionBatchLimit, c.CompactionSleepInterval = int(o.compactionBatch), o.compactionSleep
 	c.SnapshotCatchupEntries = o.catchupEntries
+	c.AuthToken, c.BcryptCost = o.authToken, int(o.bcryptCost)
+	c.AuthTokenTTL = time.Duration(min(o.authTokenTTL, math.MaxInt64/uint64(time.Second))) * time.Second
 	return raftbolt.Open(ctx, c, env)
 }
 

@@ -2,12 +2,17 @@ package etcd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,7 +87,8 @@ func TestFlagList(t *testing.T) {
 		}
 	}
 	for name := range shim.defaults {
-		if _, found := etcd.defaults[name]; !found && shim.headings[name] != "shim" {
+		// etcd's help has --config-file above the list.
+		if _, found := etcd.defaults[name]; !found && shim.headings[name] != "shim" && name != "config-file" {
 			t.Errorf("etcd has no flag --%s", name)
 		}
 	}
@@ -216,4 +222,110 @@ func exitOf(t *testing.T, binary string, environ, args []string) (code int, outp
 		t.Fatalf("%s %q: %v", binary, args, err)
 	}
 	return 0, string(out)
+}
+
+// TestConfigFileAlike ensures that one configuration file, of all kinds of keys,
+// starts etcd and shim to the same effect: where they listen, how they are named,
+// and the self-signed certificate at its place.
+func TestConfigFileAlike(t *testing.T) {
+	for _, program := range []string{"etcd", "shim"} {
+		t.Run(program, func(t *testing.T) {
+			dir := t.TempDir()
+			client, peer, metrics := process.Port(t), process.Port(t), process.Port(t)
+			content := fmt.Sprintf(`
+name: 42
+data-dir: %[1]s/data
+listen-client-urls: https://127.0.0.1:%[2]d
+advertise-client-urls: https://127.0.0.1:%[2]d
+listen-peer-urls: http://127.0.0.1:%[3]d
+initial-advertise-peer-urls: http://127.0.0.1:%[3]d
+initial-cluster: 42=http://127.0.0.1:%[3]d
+initial-cluster-token: of-a-file
+listen-metrics-urls: http://127.0.0.1:%[4]d
+heartbeat-interval: 50
+election-timeout: 500
+watch-progress-notify-interval: 5000000000
+auto-compaction-retention: 1
+feature-gates: InitialCorruptCheck=true,AllBeta=true
+log-outputs: [stderr, %[1]s/log]
+log-level: warn
+cors: "*"
+host-whitelist: a,b
+socket-options: {reuse-address: true}
+client-transport-security: {auto-tls: true}
+peer-transport-security: {client-cert-auth: false}
+no-such-key: 1
+`, dir, client, peer, metrics)
+			path := filepath.Join(dir, "config")
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			// Both ignore the flag beside the file.
+			command := exec.CommandContext(t.Context(), process.Binary(t, program), "--config-file="+path, "--name=flag")
+			var output strings.Builder
+			command.Dir, command.Stderr = dir, &output
+			command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			if err := command.Start(); err != nil {
+				t.Fatal(err)
+			}
+			exited := make(chan error, 1)
+			go func() { exited <- command.Wait() }()
+			trusting := &http.Client{Timeout: refuseTimeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+			ask := func(url, body string) (string, error) {
+				method := http.MethodPost
+				if body == "" {
+					method = http.MethodGet
+				}
+				request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+				if err != nil {
+					return "", err
+				}
+				answer, err := trusting.Do(request)
+				if err != nil {
+					return "", err
+				}
+				defer func() { _ = answer.Body.Close() }()
+				text, err := io.ReadAll(answer.Body)
+				if answer.StatusCode != http.StatusOK {
+					err = errors.Join(err, errors.New(answer.Status))
+				}
+				return string(text), err
+			}
+			deadline := time.Now().Add(refuseTimeout)
+			for {
+				if _, err := ask(fmt.Sprintf("http://127.0.0.1:%d/readyz", metrics), ""); err == nil {
+					break
+				} else if time.Now().After(deadline) {
+					_ = command.Process.Kill() // so that its output stands
+					<-exited
+					t.Fatalf("not ready: %v\n%s", err, output.String())
+				}
+				select {
+				case err := <-exited:
+					t.Fatalf("it ended: %v\n%s", err, output.String())
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+			members, err := ask(fmt.Sprintf("https://127.0.0.1:%d/v3/cluster/member/list", client), "{}")
+			for _, want := range []string{`"name":"42"`, fmt.Sprintf(`"clientURLs":["https://127.0.0.1:%d"]`, client), fmt.Sprintf(`"peerURLs":["http://127.0.0.1:%d"]`, peer)} {
+				if err != nil || !strings.Contains(members, want) {
+					t.Errorf("the member list has no %s: %s, %v", want, members, err)
+				}
+			}
+			if err := command.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			<-exited
+			for _, file := range []string{"data/fixtures/client/cert.pem", "data/fixtures/client/key.pem", "data/member/snap/db", "log"} {
+				if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
+					t.Error(err)
+				}
+			}
+			for _, line := range strings.Split(output.String(), "\n") {
+				if strings.Contains(line, `"level":"info"`) && !strings.Contains(line, "feature gates:") {
+					t.Errorf("logged in spite of log-level: %s", line)
+				}
+			}
+		})
+	}
 }

@@ -284,6 +284,7 @@ func TestVersions(t *testing.T) {
 	if _, _, found := CipherSuite("nonsense"); found {
 		t.Error("a suite of no name is known")
 	}
+	const weakOnly = 0 // for a version: TLS 1.2 with nothing but weak suites
 	for _, c := range []struct {
 		name     string
 		set      func(*Config)
@@ -293,6 +294,8 @@ func TestVersions(t *testing.T) {
 		{"default takes 1.2", func(*Config) {}, tls.VersionTLS12, tls.VersionTLS12, true},
 		{"default takes 1.3", func(*Config) {}, tls.VersionTLS13, tls.VersionTLS13, true},
 		{"default refuses 1.1", func(*Config) {}, tls.VersionTLS10, tls.VersionTLS11, false},
+		// GHSA-5x4g-q5rc-36jp: what etcd does not name may not let weak suites in.
+		{"default refuses weak suites", func(*Config) {}, tls.VersionTLS12, weakOnly, false},
 		{"least 1.3 refuses 1.2", func(c *Config) { c.MinVersion = tls.VersionTLS13 }, tls.VersionTLS12, tls.VersionTLS12, false},
 		{"highest 1.2 refuses 1.3", func(c *Config) { c.MaxVersion = tls.VersionTLS12 }, tls.VersionTLS13, tls.VersionTLS13, false},
 		{"suite", func(c *Config) { c.CipherSuites = []uint16{suite} }, tls.VersionTLS12, tls.VersionTLS12, true},
@@ -302,7 +305,14 @@ func TestVersions(t *testing.T) {
 			c.set(&cfg)
 			config, err := Server(cfg)
 			must(t, err)
-			state, served, _ := shake(t, config, &tls.Config{MinVersion: c.from, MaxVersion: c.to})
+			client := &tls.Config{MinVersion: c.from, MaxVersion: c.to}
+			if c.to == weakOnly {
+				client.MaxVersion = c.from
+				for _, s := range tls.InsecureCipherSuites() {
+					client.CipherSuites = append(client.CipherSuites, s.ID)
+				}
+			}
+			state, served, _ := shake(t, config, client)
 			if (served == nil) != c.in {
 				t.Errorf("the server says %v", served)
 			}
