@@ -183,7 +183,7 @@ func pki(t *testing.T, dir string) (client tls.Certificate, authorities *x509.Ce
 		}
 		parent, parentKey := ca, caKey
 		if parent == nil {
-			template.IsCA, template.KeyUsage = true, x509.KeyUsageCertSign
+			template.IsCA, template.KeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
 			parent, parentKey = template, key
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
