@@ -284,14 +284,14 @@ func checkFounders(list, name string, peerURLs []string) error {
 // commandEnv is the environment of a backend that a command uses: warnings go to
 // stderr. done gives it back.
 func commandEnv() (env backends.Env, done func(), err error) {
-	log, err := newLogger("warn", "console", "stderr")
+	log, closeLog, err := newLogger(logOptions{level: "warn", format: "console", outputs: []string{outputStderr}})
 	if err != nil {
 		return env, nil, err
 	}
 	return backends.Env{
 		Logger: log, Metrics: prometheus.NewRegistry(), Clock: backends.SystemClock{},
 		Fatal: func(err error) { log.Error("the backend cannot go on", zap.Error(err)) },
-	}, func() { _ = log.Sync() }, nil
+	}, closeLog, nil
 }
 
 // progress shows on a terminal how far a copy is; elsewhere it is silent.
