@@ -233,7 +233,7 @@ func TestConfigFileAlike(t *testing.T) {
 			dir := t.TempDir()
 			client, peer, metrics := process.Port(t), process.Port(t), process.Port(t)
 			content := fmt.Sprintf(`
-name: 42
+name: "42"
 data-dir: %[1]s/data
 listen-client-urls: https://127.0.0.1:%[2]d
 advertise-client-urls: https://127.0.0.1:%[2]d
@@ -245,7 +245,7 @@ listen-metrics-urls: http://127.0.0.1:%[4]d
 heartbeat-interval: 50
 election-timeout: 500
 watch-progress-notify-interval: 5000000000
-auto-compaction-retention: 1
+auto-compaction-retention: "1"
 feature-gates: InitialCorruptCheck=true,AllBeta=true
 log-outputs: [stderr, %[1]s/log]
 log-level: warn
