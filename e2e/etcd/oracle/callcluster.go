@@ -58,7 +58,9 @@ func (g *generator) badMemberAdd() {
 		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)})
 		return
 	}
-	g.add("Cluster.MemberAdd", r, 37)
+	b := g.bind() // some are taken for good
+	g.add("Cluster.MemberAdd", r, 37).Bind = b
+	g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)})
 }
 
 func (g *generator) memberRemove() {

@@ -64,6 +64,9 @@ func (g *generator) proclaim(leader *v3electionpb.LeaderKey) {
 
 func (g *generator) resign(leader *v3electionpb.LeaderKey) {
 	g.add("Election.Resign", &v3electionpb.ResignRequest{Leader: leader})
+	if isSymbol(leader.Lease) { // those that the server grants have one time to live, and so no order
+		g.add("Lease.LeaseRevoke", &pb.LeaseRevokeRequest{ID: leader.Lease})
+	}
 }
 
 // observe sees a leader's first words and later ones.
@@ -91,7 +94,7 @@ func (g *generator) badCampaign() {
 // nobody is a leader that there is not.
 func (g *generator) nobody() *v3electionpb.LeaderKey {
 	return pick(g, nil,
-		&v3electionpb.LeaderKey{},
+		&v3electionpb.LeaderKey{Lease: 987654321}, // for lease 0 etcd would grant one, and not tell it
 		&v3electionpb.LeaderKey{Name: []byte("election/a"), Key: []byte("election/a/5"), Rev: 1, Lease: 987654321},
 		&v3electionpb.LeaderKey{Name: []byte("election/a"), Key: []byte("election/a/5"), Rev: 1, Lease: g.lease()})
 }

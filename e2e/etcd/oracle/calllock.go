@@ -44,9 +44,7 @@ func (g *generator) lock() {
 		b := g.bind()
 		g.add("Lock.Lock", &v3lockpb.LockRequest{Name: []byte(name)}).Bind = b
 		unlock(lockKey(name, leaseSymbol(b)))
-		if g.chance(50) { // else it lives for a minute
-			g.add("Lease.LeaseRevoke", &pb.LeaseRevokeRequest{ID: leaseSymbol(b)})
-		}
+		g.add("Lease.LeaseRevoke", &pb.LeaseRevokeRequest{ID: leaseSymbol(b)})
 	case 1: // twice by one lease
 		lease := g.freshLease()
 		for range 2 {

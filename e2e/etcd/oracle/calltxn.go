@@ -52,10 +52,14 @@ func (g *generator) compare() *pb.Compare {
 	return c
 }
 
+// op does not put without a value or a lease of its own: where the key was deleted
+// earlier in the transaction, etcd 3.7.3 ends with a panic.
 func (g *generator) op(depth int) *pb.RequestOp {
 	switch n := g.IntN(10); {
 	case n < 4:
-		return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: g.putRequest()}}
+		p := g.putRequest()
+		p.IgnoreValue, p.IgnoreLease = false, false
+		return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: p}}
 	case n < 7:
 		return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: g.rangeRequest()}}
 	case n < 9 || depth == maxNesting:

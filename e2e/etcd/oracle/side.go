@@ -137,6 +137,10 @@ func (s *Side) run(t testing.TB, script Script) []Answer {
 	answers := make([]Answer, 0, len(script.Steps))
 	for _, step := range script.Steps {
 		a, err := s.do(t, step)
+		if err == nil && step.Async != 0 {
+			answers = append(answers, a) // what it brings forth belongs to a later step
+			continue
+		}
 		if err == nil && !step.reads() {
 			err = s.settle()
 		}
