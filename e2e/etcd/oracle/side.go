@@ -137,8 +137,9 @@ func (s *Side) run(t testing.TB, script Script) []Answer {
 	answers := make([]Answer, 0, len(script.Steps))
 	for _, step := range script.Steps {
 		a, err := s.do(t, step)
-		if err == nil && step.Async != 0 {
-			answers = append(answers, a) // what it brings forth belongs to a later step
+		if err == nil && len(s.pending) > 0 {
+			// What it brings forth belongs to the step that waits for the call.
+			answers = append(answers, a)
 			continue
 		}
 		if err == nil && !step.reads() {
