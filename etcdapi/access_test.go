@@ -161,6 +161,66 @@ func TestAccess(t *testing.T) {
 	}
 }
 
+// TestBrokenRequestBeforeAccess: a request that is no protobuf is told so to everybody, as by
+// etcd, which reads a stream's one request before it asks who calls. Snapshot
+// answered PermissionDenied.
+func TestBrokenRequestBeforeAccess(t *testing.T) {
+	_, conn := serve(t, newAccounts(t), Config{}, grpc.WithDefaultCallOptions(grpc.ForceCodec(bytesCodec{})))
+	broken := []byte{0x0a, 0xff}
+	for _, method := range []string{"Maintenance/Snapshot", "Maintenance/Hash", "KV/RangeStream"} {
+		for _, who := range []string{"", "alice", "root"} {
+			rpc, err := conn.NewStream(as(t.Context(), who), &grpc.StreamDesc{ServerStreams: true}, "/etcdserverpb."+method)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err = rpc.SendMsg(&broken); err == nil {
+				err = rpc.CloseSend()
+			}
+			var answer []byte
+			if err == nil {
+				err = rpc.RecvMsg(&answer)
+			}
+			if status.Code(err) != codes.Internal {
+				t.Errorf("%s as %q: %v, want Internal", method, who, err)
+			}
+		}
+	}
+}
+
+// TestUnlistedStreamIsDenied: a stream that is not in the table is denied, too, once its request was read.
+func TestUnlistedStreamIsDenied(t *testing.T) {
+	s, err := New(newAccounts(t), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fromClient := range []bool{true, false} {
+		ran := false
+		desc := streaming(s, "etcdserverpb.KV", "New", true, func(*Server, context.Context, grpc.ServerStream) error {
+			ran = true
+			return nil
+		})
+		if !fromClient {
+			desc = answering(s, "etcdserverpb.KV", "New", func(*Server, context.Context, *pb.RangeRequest, grpc.ServerStream) error {
+				ran = true
+				return nil
+			})
+		}
+		err := desc.Handler(nil, oneRequest{ctx: metadata.NewIncomingContext(t.Context(), metadata.Pairs("token", "token-root"))})
+		if status.Code(err) != codes.PermissionDenied || ran {
+			t.Errorf("from the client %t: %v, handler called: %t", fromClient, err, ran)
+		}
+	}
+}
+
+// oneRequest is a stream with an empty request.
+type oneRequest struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s oneRequest) Context() context.Context { return s.ctx }
+func (oneRequest) RecvMsg(any) error           { return nil }
+
 // TestAlarmAccess: everybody who is somebody may list alarms; changing them needs root.
 func TestAlarmAccess(t *testing.T) {
 	_, conn := serve(t, newAccounts(t), Config{})

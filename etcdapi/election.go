@@ -27,7 +27,7 @@ func (s *Server) electionService() grpc.ServiceDesc {
 			unary(s, name, "Leader", (*Server).leader),
 			unary(s, name, "Resign", (*Server).resign),
 		},
-		Streams: []grpc.StreamDesc{streaming(s, name, "Observe", false, request((*Server).observe))},
+		Streams: []grpc.StreamDesc{answering(s, name, "Observe", (*Server).observe)},
 	}
 }
 

@@ -80,7 +80,25 @@ func unary[T any, M message[T]](s *Server, service, name string, h func(*Server,
 	}
 }
 
-// streaming describes a streaming RPC. h reads requests with RecvMsg.
+// answering describes a streaming RPC with one request. As in etcd, the request is
+// read before its caller is asked for: what is no request is told so, whoever sent it.
+func answering[T any, M message[T]](s *Server, service, name string, h func(*Server, context.Context, M, grpc.ServerStream) error) grpc.StreamDesc {
+	demand := s.access["/"+service+"/"+name]
+	return streaming(s, service, name, false, func(s *Server, ctx context.Context, stream grpc.ServerStream) error {
+		in := M(new(T))
+		if err := stream.RecvMsg(in); err != nil {
+			return err
+		}
+		ctx, err := s.permit(ctx, demand)
+		if err != nil {
+			return err
+		}
+		return h(s, ctx, in, stream)
+	})
+}
+
+// streaming describes a streaming RPC. h reads requests with RecvMsg. Where they come from
+// the client one after the other, the caller is asked for before h; else h does it: see answering.
 func streaming(s *Server, service, name string, fromClient bool, h func(*Server, context.Context, grpc.ServerStream) error) grpc.StreamDesc {
 	kind := "server_stream"
 	if fromClient {
@@ -103,8 +121,10 @@ func streaming(s *Server, service, name string, fromClient bool, h func(*Server,
 					return err
 				}
 				defer end()
-				if ctx, err = s.permit(ctx, demand); err != nil {
-					return err
+				if fromClient {
+					if ctx, err = s.permit(ctx, demand); err != nil {
+						return err
+					}
 				}
 				return h(s, ctx, countedStream{stream, m})
 			}()

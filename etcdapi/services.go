@@ -28,7 +28,7 @@ func (s *Server) services() []grpc.ServiceDesc {
 				unary(s, kv, "Txn", (*Server).kvTxn),
 				unary(s, kv, "Compact", (*Server).kvCompact),
 			},
-			Streams: []grpc.StreamDesc{streaming(s, kv, "RangeStream", false, request((*Server).kvRangeStream))},
+			Streams: []grpc.StreamDesc{answering(s, kv, "RangeStream", (*Server).kvRangeStream)},
 		},
 		{
 			ServiceName: watch,
@@ -65,23 +65,12 @@ func (s *Server) services() []grpc.ServiceDesc {
 				unary(s, maintenance, "MoveLeader", (*Server).moveLeader),
 				unary(s, maintenance, "Downgrade", (*Server).downgrade),
 			},
-			Streams: []grpc.StreamDesc{streaming(s, maintenance, "Snapshot", false, request((*Server).snapshot))},
+			Streams: []grpc.StreamDesc{answering(s, maintenance, "Snapshot", (*Server).snapshot)},
 		},
 		s.authService(),
 		s.lockService(),
 		s.electionService(),
 		s.healthService(),
-	}
-}
-
-// request adapts a streaming RPC that has one request.
-func request[T any, M message[T]](h func(*Server, context.Context, M, grpc.ServerStream) error) func(*Server, context.Context, grpc.ServerStream) error {
-	return func(s *Server, ctx context.Context, stream grpc.ServerStream) error {
-		in := M(new(T))
-		if err := stream.RecvMsg(in); err != nil {
-			return err
-		}
-		return h(s, ctx, in, stream)
 	}
 }
 
@@ -100,11 +89,11 @@ func (s *Server) healthService() grpc.ServiceDesc {
 			}),
 		},
 		Streams: []grpc.StreamDesc{
-			streaming(s, name, "Watch", false, request(func(s *Server, ctx context.Context, r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStream) error {
+			answering(s, name, "Watch", func(s *Server, ctx context.Context, r *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStream) error {
 				return s.health.Watch(r, &grpc.GenericServerStream[grpc_health_v1.HealthCheckRequest, grpc_health_v1.HealthCheckResponse]{
 					ServerStream: contextStream{stream, ctx},
 				})
-			})),
+			}),
 		},
 	}
 }
