@@ -219,7 +219,7 @@ type oneRequest struct {
 }
 
 func (s oneRequest) Context() context.Context { return s.ctx }
-func (oneRequest) RecvMsg(any) error           { return nil }
+func (oneRequest) RecvMsg(any) error          { return nil }
 
 // TestAlarmAccess: everybody who is somebody may list alarms; changing them needs root.
 func TestAlarmAccess(t *testing.T) {

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ type Answer struct {
 	Watched []watched
 	// Calls is how many requests it is the answer to.
 	Calls int
+	// Late tells that the answer did not come within the side's patience.
+	Late bool
 	// Refused tells of a request that was refused in a message, with a good code: a watch.
 	Refused bool
 }
@@ -47,8 +50,9 @@ func (a Answer) outcome() string {
 // ok tells whether the answer is not a refusal.
 func (a Answer) ok() bool { return a.Code == codes.OK && !a.Refused }
 
-// fail notes an error of a call.
-func (a *Answer) fail(err error) {
+// fail notes an error of a call, whose context it was made with.
+func (a *Answer) fail(ctx context.Context, err error) {
+	a.Late = ctx.Err() != nil
 	s := status.Convert(err)
 	a.Code, a.Message = s.Code(), s.Message()
 	for _, d := range s.Proto().GetDetails() {
@@ -74,8 +78,9 @@ func folded(chunks []proto.Message) (*pb.SnapshotResponse, error) {
 		if i == 0 {
 			total, left, out.Version = uint64(len(c.Blob))+c.RemainingBytes, uint64(len(c.Blob))+c.RemainingBytes, c.Version
 		}
-		if c.Version != out.Version || c.Header != nil {
-			return nil, fmt.Errorf("%w: chunk %d has version %q and header %v, the first %q", errSnapshot, i, c.Version, c.Header, out.Version)
+		if c.Version != out.Version || c.Header != nil || len(c.ProtoReflect().GetUnknown()) > 0 {
+			return nil, fmt.Errorf("%w: chunk %d has version %q, header %v and %d bytes unknown, the first %q",
+				errSnapshot, i, c.Version, c.Header, len(c.ProtoReflect().GetUnknown()), out.Version)
 		}
 		if i == len(chunks)-1 {
 			if c.RemainingBytes != 0 || left != 0 || !bytes.Equal(c.Blob, digest.Sum(nil)) {

@@ -5,6 +5,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
 )
 
 func authCalls() []call {
@@ -87,19 +88,20 @@ func (g *generator) impersonate() {
 	default:
 		g.user = "!"
 	}
-	if g.IntN(12) == 0 { // one call that its user may not make
+	if g.IntN(12) == 0 { // what its user may not ask for
 		was := g.user
 		switch g.IntN(4) {
 		case 0:
 			g.user = ""
-			g.add("KV.Range", &pb.RangeRequest{Key: g.key()}, 45)
+			g.anything(45)
 		case 1:
 			g.user = "!"
-			g.add("KV.Put", &pb.PutRequest{Key: g.key()}, 46)
+			g.anything(46)
 		case 2:
 			g.user = "u3"
 			g.add("KV.Compact", &pb.CompactionRequest{Revision: now(0)}, 48)
 			g.add("KV.Range", &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, 48)
+			g.add("Auth.UserAdd", &pb.AuthUserAddRequest{Name: "u6", Password: password}, 48)
 		default:
 			g.user = "u1"
 			create := &pb.WatchCreateRequest{Key: []byte{0}, RangeEnd: []byte{0}}
@@ -107,6 +109,22 @@ func (g *generator) impersonate() {
 			g.watchStep(3, &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}, 31)
 		}
 		g.user = was
+	}
+}
+
+// anything is a call of an RPC that asks who calls.
+func (g *generator) anything(row int) {
+	calls := []struct {
+		rpc     string
+		request proto.Message
+	}{
+		{"KV.Range", &pb.RangeRequest{Key: g.key()}}, {"KV.Put", &pb.PutRequest{Key: g.key()}},
+		{"Lease.LeaseGrant", &pb.LeaseGrantRequest{TTL: g.aTTL(), ID: 77}}, {"Cluster.MemberList", &pb.MemberListRequest{}},
+		{"Maintenance.Alarm", &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 99, Alarm: pb.AlarmType_NOSPACE}},
+		{"Maintenance.Status", &pb.StatusRequest{}}, {"Maintenance.Defragment", &pb.DefragmentRequest{}}, {"Maintenance.Snapshot", &pb.SnapshotRequest{}},
+	}
+	for _, at := range []int{g.IntN(len(calls)), g.IntN(len(calls))} {
+		g.add(calls[at].rpc, calls[at].request, row)
 	}
 }
 

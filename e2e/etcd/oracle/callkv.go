@@ -131,8 +131,7 @@ func (g *generator) badRange() {
 }
 
 // streamRequest is a range that RangeStream takes: without an order or a filter by
-// revision. A target without an order is not asked for: etcd sorts each of its
-// chunks by itself then, and goes on from the last key of that order.
+// revision. A target without an order is not asked for: see notAsked.
 func (g *generator) streamRequest() *pb.RangeRequest {
 	r := g.rangeRequest()
 	r.SortOrder, r.SortTarget = pb.RangeRequest_NONE, pb.RangeRequest_KEY

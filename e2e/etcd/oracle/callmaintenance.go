@@ -9,7 +9,7 @@ func maintenanceCalls() []call {
 		{"Maintenance.Status", 6, 30, func(g *generator) { g.add("Maintenance.Status", &pb.StatusRequest{}) }, nil},
 		{"Maintenance.Alarm", 6, 35, (*generator).alarm, (*generator).badAlarm},
 		{"Maintenance.HashKV", 6, 35, (*generator).hashKV, (*generator).badHashKV},
-		{"Maintenance.Hash", 1, 30, func(g *generator) { g.add("Maintenance.Hash", &pb.HashRequest{}) }, nil},
+		{"Maintenance.Hash", 1, 30, (*generator).hash, nil},
 		{"Maintenance.Snapshot", 1, 50, func(g *generator) { g.add("Maintenance.Snapshot", &pb.SnapshotRequest{}) }, nil},
 		{"Maintenance.Defragment", 1, 50, func(g *generator) { g.add("Maintenance.Defragment", &pb.DefragmentRequest{}) }, nil},
 		{"Maintenance.MoveLeader", 2, 70, func(g *generator) { g.add("Maintenance.MoveLeader", &pb.MoveLeaderRequest{TargetID: selfSymbol()}) }, (*generator).badMoveLeader},
@@ -48,25 +48,51 @@ func (g *generator) alarm() {
 	})
 }
 
-// badAlarm does not ask for an unknown action: etcd 3.7.3 ends with a panic then. Nor
-// does it raise an unknown kind, which etcd would keep.
+// badAlarm does not ask for an unknown action: see notAsked. An alarm of an unknown kind
+// etcd keeps, and refuses nothing for it.
 func (g *generator) badAlarm() {
-	switch g.IntN(2) {
+	switch g.IntN(3) {
 	case 0:
 		g.add("Maintenance.Alarm", &pb.AlarmRequest{Alarm: pb.AlarmType(pick(g, 3, 9, -1))}, 34)
+	case 1:
+		kind := pb.AlarmType(pick(g, 3, 9, -1))
+		for _, action := range []pb.AlarmRequest_AlarmAction{pb.AlarmRequest_ACTIVATE, pb.AlarmRequest_GET, pb.AlarmRequest_DEACTIVATE} {
+			g.add("Maintenance.Alarm", &pb.AlarmRequest{Action: action, MemberID: 99, Alarm: kind}, 34)
+			g.add("Maintenance.Status", &pb.StatusRequest{})
+		}
 	default: // to disarm one that is not raised
 		g.add("Maintenance.Alarm", &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: 12345, Alarm: pb.AlarmType(g.IntN(3))})
 	}
 }
 
-// hashKV asks for the present and for revisions above the latest compaction. At
-// the very revision of an earlier compaction etcd tells what it had computed then.
+// hash asks for the hash of the file, sometimes again: it has not changed then.
+func (g *generator) hash() {
+	for range 1 + g.IntN(2) {
+		g.add("Maintenance.Hash", &pb.HashRequest{})
+	}
+}
+
+// hashKV asks for the present and for revisions above the latest compaction.
 func (g *generator) hashKV() {
 	if !g.hashes {
 		g.badHashKV()
 		return
 	}
+	if !g.alarmed && !g.profile.auth && g.chance(25) {
+		g.hashOfCompaction()
+		return
+	}
 	g.add("Maintenance.HashKV", &pb.HashKVRequest{Revision: pick(g, 0, 0, 0, compacted(1), compacted(2), -1)})
+}
+
+// hashOfCompaction asks for the hash that a compaction took, at its very revision. The
+// compaction is awaited, and has something to do; else what is told is a matter of time.
+func (g *generator) hashOfCompaction() {
+	g.add("KV.Put", &pb.PutRequest{Key: g.key(), Value: g.value()})
+	g.add("KV.Compact", &pb.CompactionRequest{Revision: now(0), Physical: true})
+	g.add("Maintenance.HashKV", &pb.HashKVRequest{Revision: compacted(0)})
+	g.add("KV.Put", &pb.PutRequest{Key: g.key(), Value: g.value()})
+	g.add("Maintenance.HashKV", &pb.HashKVRequest{Revision: pick(g, compacted(0), compacted(1), 0)})
 }
 
 // badHashKV takes 1 for a compacted revision: see begin.
@@ -93,8 +119,10 @@ func (g *generator) downgrade() {
 }
 
 func (g *generator) badDowngrade() {
-	switch g.IntN(3) {
-	case 0:
+	switch g.IntN(4) {
+	case 0: // none is in flight
+		g.add("Maintenance.Downgrade", &pb.DowngradeRequest{Action: pb.DowngradeRequest_CANCEL}, 35)
+	case 1:
 		g.add("Maintenance.Downgrade", &pb.DowngradeRequest{Action: pb.DowngradeRequest_DowngradeAction(pick(g, 3, 9, -1)), Version: "3.6"}, 34, 35)
 	default:
 		action := pick(g, pb.DowngradeRequest_VALIDATE, pb.DowngradeRequest_ENABLE)

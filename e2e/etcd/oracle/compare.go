@@ -106,7 +106,11 @@ func (c *Comparer) messages(path string, etcd, shim []proto.Message) {
 		c.differ(path, "replies", fmt.Sprintf("%d messages", len(etcd)), fmt.Sprintf("%d messages", len(shim)))
 	}
 	for i := range min(len(etcd), len(shim)) {
-		c.message(fmt.Sprintf("%s[%d]", path, i), etcd[i].ProtoReflect(), shim[i].ProtoReflect())
+		at := fmt.Sprintf("%s[%d]", path, i)
+		c.message(at, etcd[i].ProtoReflect(), shim[i].ProtoReflect())
+		if field, fault := unsound(shim[i]); fault != "" {
+			c.differ(at, field, "", fault)
+		}
 	}
 }
 

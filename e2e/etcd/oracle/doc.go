@@ -30,5 +30,12 @@
 // and progress is never told, by the event of a key of the harness's own, which
 // is left out of what is compared. Nothing sleeps.
 //
-// What shim does not serve yet stands in notServed and is printed by every run.
+// A run is made of parts, whose sequences, and so their number, are decided by the seed. The
+// parts of a full run that have passed are kept in a ledger, so that it can be
+// interrupted. What no sequence asks for stands in notAsked, with the reason, and is printed
+// by every run.
+//
+// The oracle is tested itself: each field of each answer is changed, on paper (TestCorruptionIsReported), in
+// answers of real servers (TestCorruptedShimIsReported) and on the wire (TestTamperedShimIsReported), and
+// must be reported.
 package oracle

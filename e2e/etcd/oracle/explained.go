@@ -31,7 +31,7 @@ type Explained struct {
 func Explanations() []Explained {
 	const order = "members are listed by id, and that of an added one is each server's own: in the answer to "
 	var members []Explained
-	for _, call := range []string{"MemberAdd", "MemberList", "MemberUpdate", "MemberRemove", "MemberPromote"} {
+	for _, call := range []string{"MemberAdd", "MemberList", "MemberUpdate", "MemberRemove"} {
 		members = append(members, Explained{Field: "etcdserverpb." + call + "Response.members", Same: sameSet, Reason: order + call})
 	}
 	return append(members, []Explained{

@@ -108,15 +108,10 @@ func generate(seed, number uint64) (Script, profile) {
 	all := profiles()
 	share := 0
 	for _, p := range all {
-		if !p.auth || off("Auth.AuthEnable") == "" {
-			share += p.share
-		}
+		share += p.share
 	}
 	n, chosen := r.IntN(share), profile{}
 	for _, p := range all {
-		if p.auth && off("Auth.AuthEnable") != "" {
-			continue
-		}
 		if chosen = p; n < p.share {
 			break
 		}
@@ -131,7 +126,7 @@ func newGenerator(r *rand.Rand, p profile) *generator {
 	g := &generator{Rand: r, profile: p, ttl: 1000}
 	for _, c := range calls() {
 		weight := c.weight * p.weight[service(c.rpc)]
-		if off(c.rpc) != "" || weight == 0 {
+		if weight == 0 {
 			continue
 		}
 		g.calls, g.weights = append(g.calls, c), append(g.weights, weight)

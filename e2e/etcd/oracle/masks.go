@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
@@ -119,6 +121,24 @@ func (s *maskState) check(m mask, etcd, shim protoreflect.Value) string {
 		}
 	}
 	return ""
+}
+
+// unsound finds fault with masked fields of one message of shim's among themselves.
+func unsound(m proto.Message) (field, fault string) {
+	switch r := m.(type) {
+	case *pb.StatusResponse:
+		if r.DbSizeInUse > r.DbSize {
+			return "etcdserverpb.StatusResponse.dbSizeInUse", fmt.Sprintf("%d bytes in use of %d", r.DbSizeInUse, r.DbSize)
+		}
+		if r.RaftAppliedIndex > r.RaftIndex {
+			return "etcdserverpb.StatusResponse.raftAppliedIndex", fmt.Sprintf("%d applied of %d", r.RaftAppliedIndex, r.RaftIndex)
+		}
+	case *pb.LeaseTimeToLiveResponse:
+		if r.TTL > r.GrantedTTL {
+			return "etcdserverpb.LeaseTimeToLiveResponse.TTL", fmt.Sprintf("%d s remain of %d", r.TTL, r.GrantedTTL)
+		}
+	}
+	return "", ""
 }
 
 // magnitude is the sign and the absolute value of a number.

@@ -1,28 +1,24 @@
 package oracle
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc/codes"
 
 	"github.com/etcdshim/shim/e2e/rig"
 )
 
 var (
-	seedFlag    = flag.Uint64("seed", 0, "seed of all sequences; 0: of the clock")
-	fullFlag    = flag.Bool("full", false, "the full run: 1,000,000 calls, and enough of every RPC")
+	seedFlag    = flag.Uint64("seed", 0, "seed of all sequences; 0: of the clock or, in a full run, of the sources")
+	fullFlag    = flag.Bool("full", false, "the full run: 1,000,000 calls, and enough of every RPC; parts that have passed are not played again")
 	callsFlag   = flag.Int("calls", 0, "calls to compare; 0: as many as the form of the run has")
-	shardFlag   = flag.String("shard", "1/1", "the i-th of n parts of the run")
+	shardFlag   = flag.String("shard", "", "i/n: the i-th of n parts of the full run; empty: all of them")
+	minutesFlag = flag.Float64("minutes", 0, "when no further sequence begins; 0: see shortMinutes, and never in a full run")
 	workersFlag = flag.Int("workers", 3, "pairs of servers beside each other")
 	shrinkFlag  = flag.Int("shrink", 2, "differences to shrink, of each kind one")
 	triesFlag   = flag.Int("tries", 150, "plays to shrink one difference")
@@ -35,6 +31,10 @@ const (
 	// fullCalls and shortCalls are how many calls a run compares at least.
 	fullCalls  = 1_000_000
 	shortCalls = 60_000
+	// shortMinutes bounds a short run; one that is cut compares fewer calls.
+	shortMinutes = 10
+	// fullParts is how many parts a full run has when it is not told.
+	fullParts = 20
 	// maxFailures ends a run that has seen enough.
 	maxFailures = 40
 )
@@ -62,87 +62,138 @@ func TestOracle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start, seed := time.Now(), *seedFlag
-	if seed == 0 {
-		seed = uint64(start.UnixNano())
+	r := &runner{t: t, known: known, seed: *seedFlag, start: time.Now(), told: time.Now()}
+	if *minutesFlag > 0 {
+		r.deadline = r.start.Add(time.Duration(*minutesFlag * float64(time.Minute)))
 	}
-	var shard, shards int
-	if _, err := fmt.Sscanf(*shardFlag, "%d/%d", &shard, &shards); err != nil || shard < 1 || shard > shards {
-		t.Fatalf("-shard %q is not i/n", *shardFlag)
-	}
-	t.Logf("seed %d, shard %d of %d", seed, shard, shards)
-	wanted := *callsFlag
-	switch {
-	case wanted > 0:
-	case *fullFlag:
-		wanted = fullCalls / shards
-	default:
-		wanted = shortCalls / shards
-	}
-
-	sum := newTally()
-	failures := runAll(t, known, sum, seed, shard, shards, func() bool {
-		if *onlyFlag >= 0 || sum.differences() >= maxFailures {
-			return true
-		}
-		return sum.compared() >= wanted && (!*fullFlag || len(sum.lacking(known, shards)) == 0 || sum.compared() >= 3*wanted)
-	})
-	shrinkAll(t, known, failures)
-	fmt.Printf("oracle: seed %d, shard %s, %.1f minutes\n%s\n", seed, *shardFlag, time.Since(start).Minutes(), sum)
-	if t.Failed() || *onlyFlag >= 0 {
+	if *fullFlag {
+		r.full()
 		return
 	}
-	share := 0
-	if *fullFlag {
-		share = shards
+	if r.seed == 0 {
+		r.seed = uint64(r.start.UnixNano())
 	}
-	for _, fault := range sum.lacking(known, share) {
+	t.Logf("seed %d", r.seed)
+	if *onlyFlag >= 0 {
+		all := newTally()
+		r.one(all, uint64(*onlyFlag))
+		r.report(&all.counts)
+		return
+	}
+	if r.deadline.IsZero() {
+		r.deadline = r.start.Add(shortMinutes * time.Minute)
+	}
+	p := part{1, 1, shortCalls}
+	if *callsFlag > 0 {
+		p.calls = *callsFlag
+	}
+	lacking := func(c *Counts) []string { return c.lacking(known, 0) }
+	counts := r.play(p, lacking)
+	r.report(counts)
+	if r.cut.Load() {
+		t.Logf("cut short after %.1f minutes, at %d of %d calls", time.Since(r.start).Minutes(), counts.Calls, p.calls)
+	}
+	for _, fault := range lacking(counts) {
 		t.Error(fault)
-	}
-	if sum.afterKill*10 < sum.compared() {
-		t.Errorf("%d of %d calls came after a kill, want a tenth", sum.afterKill, sum.compared())
-	}
-	if !t.Failed() && *fullFlag {
-		rig.AppendResult(t, "oracle, shard "+*shardFlag, seed, start, fmt.Sprintf("%d calls compared in %d sequences, %d %% after a kill and restart, 0 differences",
-			sum.calls, sum.total(), 100*sum.afterKill/max(1, sum.calls)))
 	}
 }
 
-// runAll runs sequences beside each other until enough.
-func runAll(t *testing.T, known map[string]*method, sum *Tally, seed uint64, shard, shards int, enough func() bool) []failure {
-	t.Helper()
-	var next atomic.Int64
-	var mu sync.Mutex
-	var failures []failure
-	one := func(number uint64) {
-		t.Run(fmt.Sprint(number), func(t *testing.T) {
-			script, p := generate(seed, number)
-			etcd, shim := play(t, *dirFlag, known, script)
-			v := judge(script, etcd, shim, sum)
-			sum.finish(p, v)
-			if v == nil {
-				return
-			}
-			t.Errorf("seed %d, sequence %d (%s): %s", seed, number, p.name, v)
-			mu.Lock()
-			defer mu.Unlock()
-			failures = append(failures, failure{number, script, v})
-		})
+// report prints what was compared, with a short script for each kind of difference.
+func (r *runner) report(counts *Counts) {
+	shrinkAll(r.t, r.known, r.failures)
+	fmt.Printf("oracle: seed %d, %.1f minutes\n%s\n", r.seed, time.Since(r.start).Minutes(), counts)
+}
+
+// full plays the parts of the full run that have not passed yet; when all have, it
+// looks at the whole.
+func (r *runner) full() {
+	first, last, parts := 1, fullParts, fullParts
+	if *shardFlag != "" {
+		if _, err := fmt.Sscanf(*shardFlag, "%d/%d", &first, &parts); err != nil || first < 1 || first > parts {
+			r.t.Fatalf("-shard %q is not i/n", *shardFlag)
+		}
+		last = first
 	}
-	if *onlyFlag >= 0 {
-		one(uint64(*onlyFlag))
-		return failures
+	calls := fullCalls
+	if *callsFlag > 0 {
+		calls = *callsFlag
 	}
-	var workers sync.WaitGroup
-	for range *workersFlag {
-		workers.Go(func() {
-			for !enough() {
-				one(uint64(next.Add(1)-1)*uint64(shards) + uint64(shard-1))
-			}
-		})
+	book, err := openLedger(rig.Root(r.t), r.seed, parts)
+	if err != nil {
+		r.t.Fatal(err)
 	}
-	workers.Wait()
-	return failures
+	r.seed = book.seed
+	r.t.Logf("seed %d, parts %d to %d of %d, sources %q", r.seed, first, last, parts, book.state)
+	for number := first; number <= last; number++ {
+		done, err := book.load(number)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if done != nil {
+			fmt.Printf("oracle: part %d/%d has passed before: %d calls\n", number, parts, done.Counts.Calls)
+			continue
+		}
+		if !r.fullPart(book, part{number, parts, calls / parts}) {
+			return
+		}
+	}
+	all, missing, err := book.whole()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if len(missing) > 0 {
+		fmt.Printf("oracle: seed %d: still to come: parts %v of %d\n", r.seed, missing, parts)
+		return
+	}
+	fmt.Printf("oracle: seed %d, all %d parts, %.1f minutes\n%s\n", r.seed, parts, all.Minutes, &all.Counts)
+	r.whole(all, calls)
+}
+
+// fullPart plays a part, and notes it if it has passed.
+func (r *runner) fullPart(book *ledger, p part) bool {
+	start := time.Now()
+	lacking := func(c *Counts) []string { return c.lacking(r.known, p.of) }
+	counts := r.play(p, lacking)
+	r.report(counts)
+	if r.cut.Load() {
+		r.t.Errorf("part %d/%d was cut short at %d of %d calls", p.number, p.of, counts.Calls, p.calls)
+	}
+	for _, fault := range lacking(counts) {
+		r.t.Error(fault)
+	}
+	if r.t.Failed() {
+		return false
+	}
+	if err := book.save(p.number, &kept{Minutes: time.Since(start).Minutes(), Counts: *counts}); err != nil {
+		r.t.Fatal(err)
+	}
+	if *shardFlag != "" {
+		rig.AppendResult(r.t, "oracle, part "+*shardFlag, r.seed, start, counts.line())
+	}
+	return true
+}
+
+// whole ensures that all parts together are a full run.
+func (r *runner) whole(all *kept, calls int) {
+	for _, fault := range all.Counts.lacking(r.known, 1) {
+		r.t.Error(fault)
+	}
+	if all.Counts.Calls < calls {
+		r.t.Errorf("%d calls compared, want %d", all.Counts.Calls, calls)
+	}
+	if never := all.Counts.neverSeen(); len(never) > 0 {
+		r.t.Errorf("fields of answers that were compared only as zero: %v", never)
+	}
+	if !r.t.Failed() {
+		took := time.Duration(all.Minutes * float64(time.Minute))
+		rig.AppendResult(r.t, "oracle", r.seed, time.Now().Add(-took), all.Counts.line())
+	}
+}
+
+// line is a run that has passed in one line.
+func (c *Counts) line() string {
+	return fmt.Sprintf("%d calls compared in %d sequences, %d kills and restarts, %d %% of calls after one, 0 differences",
+		c.Calls, sum(c.Sequences), c.Kills, c.afterKill())
 }
 
 // shrinkAll prints a short script for each kind of failure.
@@ -183,7 +234,7 @@ func shrinkAll(t *testing.T, known map[string]*method, failures []failure) {
 func try(t *testing.T, known map[string]*method, script Script) (v *verdict) {
 	t.Helper()
 	t.Run("shrink", func(t *testing.T) {
-		etcd, shim := play(t, *dirFlag, known, script)
+		etcd, shim := play(t, *dirFlag, known, script, nil)
 		v = judge(script, etcd, shim, newTally())
 	})
 	return v
@@ -216,48 +267,12 @@ func TestReplay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	etcd, shim := play(t, *dirFlag, known, script)
+	etcd, shim := play(t, *dirFlag, known, script, nil)
 	for i := range min(len(etcd), len(shim)) {
 		v := &verdict{index: i, step: script.Steps[i], etcd: etcd[i], shim: shim[i]}
 		t.Log(v)
 	}
 	if v := judge(script, etcd, shim, newTally()); v != nil {
 		t.Error(v)
-	}
-}
-
-// TestNotServed ensures that what is not asked is not served, so that the list
-// does not outlive its reasons.
-func TestNotServed(t *testing.T) {
-	known, err := methods()
-	if err != nil {
-		t.Fatal(err)
-	}
-	etcd, shim := newPair(t, t.TempDir(), known, quickElection())
-	defer etcd.close()
-	defer shim.close()
-	listed := map[string]bool{}
-	for name, m := range known {
-		why := off(name)
-		if why == "" {
-			continue
-		}
-		listed[name], listed[service(name)] = true, true
-		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-		var a Answer
-		if m.serverSends {
-			a = shim.stream(ctx, m, m.newRequest(), 1, nil)
-		} else {
-			a = shim.unary(ctx, m, m.newRequest())
-		}
-		cancel()
-		if a.Code != codes.Unimplemented {
-			t.Errorf("%s is listed as not served (%s), but answers %v %q: take it off the list", name, why, a.Code, a.Message)
-		}
-	}
-	for name := range notServed() {
-		if !listed[name] {
-			t.Errorf("%q is listed as not served, but is no RPC and no service", name)
-		}
 	}
 }

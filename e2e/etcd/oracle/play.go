@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
 // verdict is the first step that was answered differently.
@@ -20,8 +22,8 @@ type verdict struct {
 // cannotGoOn begins the message of an answer to a step that could not be done.
 const cannotGoOn = "cannot go on"
 
-// play runs a script on fresh servers.
-func play(t testing.TB, base string, methods map[string]*method, script Script) (etcd, shim []Answer) {
+// play runs a script on fresh servers. prepare, if not nil, is called before.
+func play(t testing.TB, base string, methods map[string]*method, script Script, prepare func(etcd, shim *Side)) (etcd, shim []Answer) {
 	t.Helper()
 	dir, err := os.MkdirTemp(base, "oracle-")
 	if err != nil {
@@ -31,6 +33,9 @@ func play(t testing.TB, base string, methods map[string]*method, script Script) 
 	a, b := newPair(t, dir, methods, script.Flags)
 	defer a.close()
 	defer b.close()
+	if prepare != nil {
+		prepare(a, b)
+	}
 	var both sync.WaitGroup
 	both.Go(func() { etcd = a.run(t, script) })
 	both.Go(func() { shim = b.run(t, script) })
@@ -54,10 +59,11 @@ func judge(script Script, etcd, shim []Answer, sum *Tally) *verdict {
 		}
 		killed = killed || step.Verb == verbKill
 		differences := c.Compare(etcd[i], shim[i])
-		for _, a := range []Answer{etcd[i], shim[i]} {
-			if strings.HasPrefix(a.Message, cannotGoOn) && len(differences) == 0 {
-				differences = append(differences, Difference{"status.message", "status.message", etcd[i].Message, shim[i].Message})
-			}
+		if len(differences) == 0 {
+			differences = unanswered(etcd[i], shim[i])
+		}
+		if i > 0 && len(differences) == 0 {
+			differences = unstable(script.Steps[i-1], step, shim[i-1], shim[i])
 		}
 		sum.add(step, slots, etcd[i], killed)
 		if len(differences) > 0 {
@@ -65,6 +71,31 @@ func judge(script Script, etcd, shim []Answer, sum *Tally) *verdict {
 		}
 	}
 	return nil
+}
+
+// unanswered finds fault with two equal answers that are none.
+func unanswered(etcd, shim Answer) []Difference {
+	for _, a := range []Answer{etcd, shim} {
+		if a.Late || strings.HasPrefix(a.Message, cannotGoOn) {
+			return []Difference{{"status.message", "status.message", etcd.Message, shim.Message}}
+		}
+	}
+	return nil
+}
+
+// unstable finds fault with two hashes in a row: of a file that nobody has changed it
+// is the same.
+func unstable(last, step Step, before, after Answer) []Difference {
+	const hash = "Maintenance.Hash"
+	if last.Verb != hash || step.Verb != hash || len(before.Replies)*len(after.Replies) != 1 {
+		return nil
+	}
+	a, _ := before.Replies[0].(*pb.HashResponse)
+	b, _ := after.Replies[0].(*pb.HashResponse)
+	if a.GetHash() == b.GetHash() {
+		return nil
+	}
+	return []Difference{{"replies[0].hash", "etcdserverpb.HashResponse.hash", "stable", fmt.Sprintf("%d, then %d", a.GetHash(), b.GetHash())}}
 }
 
 // sign tells what kind of difference it is: the call and the field.

@@ -30,6 +30,12 @@ func TestCorruptionIsReported(t *testing.T) {
 	fields := map[protoreflect.FullName]bool{}
 	for _, m := range known {
 		for _, answer := range full(m.answer, depthOfAnswers) {
+			same := []Answer{replied(answer), {Watched: watchedOnce(answer)}}
+			for _, a := range same {
+				if d := NewComparer().Compare(a, a); len(d) > 0 {
+					t.Errorf("%s: equal answers differ: %v", m.name, d)
+				}
+			}
 			for _, c := range corruptions(answer) {
 				_, masked := hidden[c.field]
 				if masked && c.how != "an unknown field beside it" || sameButOrder(c) {
@@ -39,11 +45,9 @@ func TestCorruptionIsReported(t *testing.T) {
 				if len(NewComparer().Compare(replied(answer), replied(c.message))) == 0 {
 					t.Errorf("%s: %s, %s: not reported", m.name, c.field, c.how)
 				}
-				if response, ok := c.message.(*pb.WatchResponse); ok {
-					original, _ := answer.(*pb.WatchResponse)
-					if len(NewComparer().Compare(Answer{Watched: []watched{{1, original}}}, Answer{Watched: []watched{{1, response}}})) == 0 {
-						t.Errorf("a watch's %s, %s: not reported", c.field, c.how)
-					}
+				bad := Answer{Watched: watchedOnce(c.message)}
+				if bad.Watched != nil && len(NewComparer().Compare(same[1], bad)) == 0 {
+					t.Errorf("a watch's %s, %s: not reported", c.field, c.how)
 				}
 			}
 		}
@@ -51,6 +55,14 @@ func TestCorruptionIsReported(t *testing.T) {
 	if len(fields) < 100 {
 		t.Errorf("%d fields were corrupted: the walk is broken", len(fields))
 	}
+}
+
+// watchedOnce is a watch's message, nil of another.
+func watchedOnce(m proto.Message) []watched {
+	if w, ok := m.(*pb.WatchResponse); ok {
+		return []watched{{1, w}}
+	}
+	return nil
 }
 
 // sameButOrder tells of a list whose order is explained to mean nothing.
@@ -120,7 +132,7 @@ func TestMasks(t *testing.T) {
 	status := func(size int64, index uint64) Answer {
 		return replied(&pb.StatusResponse{DbSize: size, RaftIndex: index})
 	}
-	lease := func(ttl int64) Answer { return replied(&pb.LeaseTimeToLiveResponse{TTL: ttl}) }
+	lease := func(ttl int64) Answer { return replied(&pb.LeaseTimeToLiveResponse{TTL: ttl, GrantedTTL: 1000}) }
 	token := func(text string) Answer { return replied(&pb.AuthenticateResponse{Token: text}) }
 	for _, c := range []struct {
 		name   string
@@ -133,6 +145,11 @@ func TestMasks(t *testing.T) {
 		{"rising indexes", [][2]Answer{{status(1, 5), status(1, 7)}, {status(1, 5), status(1, 8)}}, false},
 		{"an index that falls", [][2]Answer{{status(1, 5), status(1, 7)}, {status(1, 6), status(1, 6)}}, true},
 		{"remaining times", [][2]Answer{{lease(100), lease(98)}}, false},
+		{"more than all is in use", [][2]Answer{{replied(&pb.StatusResponse{DbSize: 5, DbSizeInUse: 5}), replied(&pb.StatusResponse{DbSize: 5, DbSizeInUse: 6})}}, true},
+		{"more is applied than there is", [][2]Answer{{
+			replied(&pb.StatusResponse{RaftIndex: 5, RaftAppliedIndex: 5}), replied(&pb.StatusResponse{RaftIndex: 5, RaftAppliedIndex: 6}),
+		}}, true},
+		{"more remains than was granted", [][2]Answer{{lease(990), lease(1001)}}, true},
 		{"remaining times far apart", [][2]Answer{{lease(1000), lease(500)}}, true},
 		{"no lease on one side", [][2]Answer{{lease(-1), lease(5)}}, true},
 		{"another negative", [][2]Answer{{lease(-1), lease(-2)}}, true},
@@ -258,7 +275,7 @@ func TestScriptIsRead(t *testing.T) {
 	}
 	for _, p := range profiles() {
 		g := newGenerator(rand.New(rand.NewPCG(1, 2)), p)
-		for _, c := range calls() { // those that are off, too
+		for _, c := range calls() {
 			for _, make := range []func(*generator){c.valid, c.invalid, func(g *generator) { g.garbage(c.rpc) }} {
 				for range 20 {
 					if make != nil {
@@ -328,23 +345,71 @@ func TestShrink(t *testing.T) {
 	}
 }
 
-// TestRows ensures that each of the 66 bad inputs has its row, and each generator's row is one.
+// TestRows ensures that each of the 66 bad inputs has its row, with cases or a reason; that
+// each generator's row is one; and that each case is asked for by some generator.
 func TestRows(t *testing.T) {
 	table := rows()
 	for n := 1; n <= 66; n++ {
-		if table[n].what == "" {
-			t.Errorf("bad input %d is missing", n)
+		if r := table[n]; r.what == "" || (len(r.cases) == 0) != (r.off != "") {
+			t.Errorf("bad input %d: %+v", n, r)
 		}
 	}
+	asked := map[string]bool{}
 	for _, p := range profiles() {
 		s := newGenerator(rand.New(rand.NewPCG(3, 4)), p)
-		s.make(500)
+		s.make(6000)
 		for _, step := range s.script {
+			rpc := step.Verb
+			if step.Raw != "" {
+				rpc = step.Of
+			}
 			for _, r := range step.Rows {
-				if _, ok := table[r]; !ok && r != 0 {
+				if r != 0 && len(table[r].cases) == 0 {
 					t.Errorf("%v: no bad input %d", step, r)
 				}
+				for _, c := range table[r].cases {
+					if c.rpc == "" || c.rpc == rpc {
+						asked[c.name(r)] = true
+					}
+				}
 			}
+		}
+	}
+	for n, r := range table {
+		for _, c := range r.cases {
+			if !asked[c.name(n)] {
+				t.Errorf("nobody asks for %s", c.name(n))
+			}
+		}
+	}
+}
+
+// TestRowCase ensures that an answer is taken for a case only if it is one.
+func TestRowCase(t *testing.T) {
+	told := func(w *pb.WatchResponse) Answer { return Answer{Watched: []watched{{1, w}}} }
+	refused := told(&pb.WatchResponse{Canceled: true, CancelReason: "etcdserver: permission denied"})
+	refused.Refused = true
+	for _, c := range []struct {
+		row    int
+		rpc    string
+		answer Answer
+		want   bool
+	}{
+		{1, "KV.Put", Answer{Code: codes.InvalidArgument, Message: "etcdserver: key is not provided"}, true},
+		{1, "KV.Txn", Answer{Code: codes.InvalidArgument, Message: "etcdserver: key is not provided"}, false},
+		{1, "KV.Put", Answer{Code: codes.NotFound, Message: "etcdserver: key is not provided"}, false},
+		{1, "KV.Put", Answer{Code: codes.InvalidArgument, Message: "etcdserver: value is provided"}, false},
+		{8, "KV.Range", Answer{}, true},
+		{8, "KV.Range", Answer{Code: codes.OutOfRange}, false},
+		{26, "Watch.Watch", told(&pb.WatchResponse{Canceled: true, CompactRevision: 7}), true},
+		{26, "Watch.Watch", told(&pb.WatchResponse{Created: true}), false},
+		{31, "Watch.Watch", refused, true},
+		{31, "Watch.Watch", told(&pb.WatchResponse{Created: true}), false},
+		{57, "Auth.UserGet", Answer{Code: codes.Unimplemented, Message: "malformed method name: x"}, true},
+	} {
+		got := slices.ContainsFunc(rows()[c.row].cases, func(r rowCase) bool { return r.is(c.rpc, c.answer) })
+		if got != c.want {
+			t.Errorf("row %d, %s, %+v: %v, want %v", c.row, c.rpc, c.answer, got, c.want)
 		}
 	}
 }

@@ -24,7 +24,7 @@ import (
 
 const (
 	// callTimeout bounds one call, far above what a busy machine needs. A call that
-	// takes longer has no answer.
+	// takes longer has no answer, on whichever side, and that is a difference.
 	callTimeout = 30 * time.Second
 	// maxMessage is the largest answer that is taken, in bytes.
 	maxMessage = 128 << 20
@@ -47,6 +47,19 @@ type Side struct {
 	tokens  map[string]string // the newest of each user
 	streams map[int]*stream
 	pending map[int]chan Answer // by slot
+
+	// patience bounds a call, and the wait for a watch.
+	patience time.Duration
+	// tamper, if not nil, may change what the server sent to a step, before anything of the
+	// harness has seen it. It is called from several goroutines.
+	tamper func(rpc string, m proto.Message)
+}
+
+// receive is what every message of an answer passes first.
+func (s *Side) receive(rpc string, m proto.Message) {
+	if s.tamper != nil {
+		s.tamper(rpc, m)
+	}
 }
 
 // newPair founds etcd and shim on empty directories below dir, with one name
@@ -64,6 +77,7 @@ func newPair(t testing.TB, dir string, methods map[string]*method, flags []strin
 			name: name, binary: process.Binary(t, name), port: process.Port(t), dir: filepath.Join(dir, name),
 			flags: append(append([]string{}, common...), "--listen-peer-urls", listen), methods: methods,
 			known: newKnown(), tokens: map[string]string{}, streams: map[int]*stream{}, pending: map[int]chan Answer{},
+			patience: callTimeout,
 		}
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			t.Fatal(err)
@@ -162,7 +176,7 @@ func (s *Side) run(t testing.TB, script Script) []Answer {
 
 // do does one step.
 func (s *Side) do(t testing.TB, step Step) (Answer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	defer cancel()
 	switch step.Verb {
 	case verbKill:
@@ -233,7 +247,7 @@ func (s *Side) call(ctx context.Context, step Step) (Answer, error) {
 // first message is waited for.
 func (s *Side) begin(step Step, m *method, request proto.Message) error {
 	answer, first := make(chan Answer, 1), make(chan struct{})
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	ctx = s.as(ctx, step.As)
 	go func() {
 		defer cancel()
@@ -266,9 +280,10 @@ func (s *Side) unary(ctx context.Context, m *method, request proto.Message) Answ
 	a := Answer{Calls: 1}
 	reply := m.newAnswer()
 	if err := s.conn.Invoke(ctx, m.path, request, reply, grpc.Header(&a.Header), grpc.Trailer(&a.Trailer)); err != nil {
-		a.fail(err)
+		a.fail(ctx, err)
 		return a
 	}
+	s.receive(m.name, reply)
 	a.Replies = []proto.Message{reply}
 	return a
 }
@@ -296,6 +311,7 @@ func (s *Side) stream(ctx context.Context, m *method, request proto.Message, tak
 		if err = c.RecvMsg(reply); err != nil {
 			break
 		}
+		s.receive(m.name, reply)
 		if a.Replies = append(a.Replies, reply); len(a.Replies) == take {
 			return a
 		}
@@ -309,13 +325,13 @@ func (s *Side) stream(ctx context.Context, m *method, request proto.Message, tak
 		a.Trailer = c.Trailer()
 	}
 	if !errors.Is(err, io.EOF) {
-		a.fail(err)
+		a.fail(ctx, err)
 		return a
 	}
 	if m.name == "Maintenance.Snapshot" {
 		whole, err := folded(a.Replies)
 		if err != nil {
-			a.fail(err)
+			a.fail(ctx, err)
 			return a
 		}
 		a.Replies = []proto.Message{whole}
@@ -325,20 +341,23 @@ func (s *Side) stream(ctx context.Context, m *method, request proto.Message, tak
 
 // converse sends requests one after the other, each when the one before was answered.
 func (s *Side) converse(ctx context.Context, m *method, requests []proto.Message) Answer {
-	a := Answer{Calls: len(requests)}
+	a := Answer{}
 	c, err := s.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, m.path)
 	for _, r := range requests {
 		if err != nil {
 			break
 		}
+		a.Calls++
 		if err = c.SendMsg(r); err != nil && !errors.Is(err, io.EOF) {
 			break
 		}
 		reply := m.newAnswer()
 		if err = c.RecvMsg(reply); err == nil {
+			s.receive(m.name, reply)
 			a.Replies = append(a.Replies, reply)
 		}
 	}
+	a.Calls = max(1, a.Calls) // one that was refused when it began
 	if err == nil {
 		if err = c.CloseSend(); err == nil {
 			err = c.RecvMsg(m.newAnswer())
@@ -352,7 +371,7 @@ func (s *Side) converse(ctx context.Context, m *method, requests []proto.Message
 		if err == nil {
 			err = errors.New("an answer without a request")
 		}
-		a.fail(err)
+		a.fail(ctx, err)
 	}
 	return a
 }

@@ -180,6 +180,21 @@ type Script struct {
 	Steps []Step
 }
 
+// calls are how many calls the script makes, unless one is refused before its last request.
+func (s Script) calls() int {
+	n := 0
+	for _, step := range s.Steps {
+		switch {
+		case step.Async != 0: // counted where it is joined
+		case step.Verb == verbRaw || step.Verb == verbAwait || step.Verb == verbJoin:
+			n++
+		default:
+			n += len(step.Requests)
+		}
+	}
+	return n
+}
+
 // write writes the script so that readScript reads it.
 func (s Script) write(w io.Writer) error {
 	b := bufio.NewWriter(w)

@@ -6,109 +6,73 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// A Tally is what was compared, over all sequences of a run. Its methods may be
-// called from several goroutines.
-type Tally struct {
-	mu        sync.Mutex
-	sequences map[string]int            // by profile
-	answers   map[string]map[string]int // calls by RPC and outcome
-	rows      map[int]int
-	masked    map[string]int
-	kept      map[string]int
-	signs     map[string]int // differences, by kind
-	calls     int
-	// afterKill are the calls that came after a kill and restart, and killed the sequences that had one.
-	afterKill, killed int
+// Counts are what was compared, over some sequences. They are kept between the parts
+// of a full run.
+type Counts struct {
+	// Calls are all that were compared, AfterKill those of them that came after a kill and
+	// restart of both, of which there were Kills.
+	Calls, AfterKill, Kills int
+	// Sequences are those that were played, by profile.
+	Sequences map[string]int
+	// Answers are the calls by RPC and outcome.
+	Answers map[string]map[string]int
+	// Rows counts the cases of bad inputs, by name.
+	Rows map[string]int
+	// Fields counts the fields of etcd's answers that were not zero, by full name.
+	Fields map[string]int
+	// Masked counts what was compared by a mask, by field, Kept the explained
+	// differences, by reason, and Signs the differences, by kind.
+	Masked, Kept, Signs map[string]int
 }
 
-func newTally() *Tally {
-	return &Tally{
-		sequences: map[string]int{}, answers: map[string]map[string]int{}, rows: map[int]int{},
-		masked: map[string]int{}, kept: map[string]int{}, signs: map[string]int{},
+func newCounts() Counts {
+	return Counts{
+		Sequences: map[string]int{}, Answers: map[string]map[string]int{}, Rows: map[string]int{}, Fields: map[string]int{},
+		Masked: map[string]int{}, Kept: map[string]int{}, Signs: map[string]int{},
 	}
 }
 
-// add notes the answer to a step; slots are the RPCs of calls that are joined.
-func (t *Tally) add(step Step, slots map[int]string, etcd Answer, killed bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	rpc := step.Verb
-	switch {
-	case step.Raw != "":
-		rpc = step.Of
-	case step.Verb == verbJoin:
-		rpc = slots[step.Join]
-	case step.Verb == verbAwait:
-		rpc = "KV.Range"
-	}
-	if step.Verb == verbKill && killed {
-		t.killed++
-	}
-	if etcd.Calls == 0 {
-		return
-	}
-	if t.answers[rpc] == nil {
-		t.answers[rpc] = map[string]int{}
-	}
-	t.answers[rpc][etcd.outcome()] += etcd.Calls
-	t.calls += etcd.Calls
-	if killed {
-		t.afterKill += etcd.Calls
-	}
-	table := rows()
-	for _, r := range step.Rows {
-		if table[r].is(etcd) {
-			t.rows[r]++
+// merge adds what other sequences have counted.
+func (c *Counts) merge(o Counts) {
+	c.Calls, c.AfterKill, c.Kills = c.Calls+o.Calls, c.AfterKill+o.AfterKill, c.Kills+o.Kills
+	for rpc, outcomes := range o.Answers {
+		if c.Answers[rpc] == nil {
+			c.Answers[rpc] = map[string]int{}
 		}
+		sumInto(c.Answers[rpc], outcomes)
+	}
+	sumInto(c.Sequences, o.Sequences)
+	sumInto(c.Rows, o.Rows)
+	sumInto(c.Fields, o.Fields)
+	sumInto(c.Masked, o.Masked)
+	sumInto(c.Kept, o.Kept)
+	sumInto(c.Signs, o.Signs)
+}
+
+func sumInto(to, from map[string]int) {
+	for k, n := range from {
+		to[k] += n
 	}
 }
 
-// use notes what a comparer has masked and what it has let pass.
-func (t *Tally) use(c *Comparer) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for f, n := range c.Masked {
-		t.masked[f] += n
-	}
-	for f, n := range c.Kept {
-		t.kept[f] += n
-	}
-}
-
-// finish notes the end of a sequence.
-func (t *Tally) finish(p profile, v *verdict) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sequences[p.name]++
-	if v != nil {
-		t.signs[v.sign()]++
-	}
-}
-
-func (t *Tally) compared() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.calls
-}
-
-// differences is the number of sequences that ended at one.
-func (t *Tally) differences() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func sum(m map[string]int) int {
 	n := 0
-	for _, c := range t.signs {
+	for _, c := range m {
 		n += c
 	}
 	return n
 }
 
+// afterKill are the calls of 100 that came after a kill.
+func (c *Counts) afterKill() int { return 100 * c.AfterKill / max(1, c.Calls) }
+
 // counts are the valid and the refused calls of an RPC.
-func (t *Tally) counts(rpc string) (valid, refused int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for outcome, n := range t.answers[rpc] {
+func (c *Counts) counts(rpc string) (valid, refused int) {
+	for outcome, n := range c.Answers[rpc] {
 		if outcome == "OK" {
 			valid += n
 		} else {
@@ -118,67 +82,141 @@ func (t *Tally) counts(rpc string) (valid, refused int) {
 	return valid, refused
 }
 
-// total is the number of sequences.
-func (t *Tally) total() int {
-	n := 0
-	for _, c := range t.sequences {
-		n += c
-	}
-	return n
+// A Tally is the counts of a run. Its methods may be called from several goroutines.
+type Tally struct {
+	mu     sync.Mutex
+	counts Counts
+	table  map[int]row
 }
 
-func (t *Tally) String() string {
+func newTally() *Tally { return &Tally{counts: newCounts(), table: rows()} }
+
+// add notes the answer to a step; slots are the RPCs of calls that are joined.
+func (t *Tally) add(step Step, slots map[int]string, etcd Answer, killed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	c := &t.counts
+	rpc := step.Verb
+	switch {
+	case step.Raw != "":
+		rpc = step.Of
+	case step.Verb == verbJoin:
+		rpc = slots[step.Join]
+	case step.Verb == verbAwait:
+		rpc = "KV.Range"
+	case step.Verb == verbKill && killed:
+		c.Kills++
+	}
+	for _, r := range etcd.Replies {
+		c.see(r.ProtoReflect())
+	}
+	for _, w := range etcd.Watched {
+		c.see(w.message.ProtoReflect())
+	}
+	if etcd.Calls == 0 {
+		return
+	}
+	if c.Answers[rpc] == nil {
+		c.Answers[rpc] = map[string]int{}
+	}
+	c.Answers[rpc][etcd.outcome()] += etcd.Calls
+	c.Calls += etcd.Calls
+	if killed {
+		c.AfterKill += etcd.Calls
+	}
+	for _, n := range step.Rows {
+		for _, r := range t.table[n].cases {
+			if r.is(rpc, etcd) {
+				c.Rows[r.name(n)]++
+			}
+		}
+	}
+}
+
+// see notes the fields of a message that are not zero, and of those within.
+func (c *Counts) see(m protoreflect.Message) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		c.Fields[string(f.FullName())]++
+		switch {
+		case f.Message() == nil:
+		case f.IsList():
+			for i := range v.List().Len() {
+				c.see(v.List().Get(i).Message())
+			}
+		default:
+			c.see(v.Message())
+		}
+		return true
+	})
+}
+
+// use notes what a comparer has masked and what it has let pass.
+func (t *Tally) use(c *Comparer) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sumInto(t.counts.Masked, c.Masked)
+	sumInto(t.counts.Kept, c.Kept)
+}
+
+// finish notes the end of a sequence.
+func (t *Tally) finish(p profile, v *verdict) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.Sequences[p.name]++
+	if v != nil {
+		t.counts.Signs[v.sign()]++
+	}
+}
+
+// progress is the number of calls and sequences so far, and of those that ended at a difference.
+func (t *Tally) progress() (calls, sequences, differences int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counts.Calls, sum(t.counts.Sequences), sum(t.counts.Signs)
+}
+
+// String is the table that every run prints.
+func (c *Counts) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d calls compared in %d sequences %v; %d kills and restarts of both, %d calls (%d %%) after one\n",
-		t.calls, t.total(), t.sequences, t.killed, t.afterKill, 100*t.afterKill/max(1, t.calls))
+		c.Calls, sum(c.Sequences), c.Sequences, c.Kills, c.AfterKill, c.afterKill())
 	fmt.Fprintf(&b, "\ncalls per RPC and answer of etcd:\n")
-	for _, rpc := range slices.Sorted(maps.Keys(t.answers)) {
-		fmt.Fprintf(&b, "  %-28s", rpc)
-		for _, outcome := range slices.Sorted(maps.Keys(t.answers[rpc])) {
-			fmt.Fprintf(&b, " %s %d", outcome, t.answers[rpc][outcome])
+	for _, rpc := range slices.Sorted(maps.Keys(c.Answers)) {
+		valid, refused := c.counts(rpc)
+		fmt.Fprintf(&b, "  %-28s %d valid, %d refused:", rpc, valid, refused)
+		for _, outcome := range slices.Sorted(maps.Keys(c.Answers[rpc])) {
+			fmt.Fprintf(&b, " %s %d", outcome, c.Answers[rpc][outcome])
 		}
 		fmt.Fprintln(&b)
 	}
-	fmt.Fprintf(&b, "\nnot asked, since shim does not serve it yet:\n")
-	for _, name := range slices.Sorted(maps.Keys(notServed())) {
-		fmt.Fprintf(&b, "  %-28s %s\n", name, notServed()[name])
+	fmt.Fprintf(&b, "\nnot asked, and why:\n")
+	for _, n := range notAsked() {
+		fmt.Fprintf(&b, "  %s: %s\n", n.what, n.why)
 	}
 	fmt.Fprintf(&b, "\nmasks, with how often each was compared by its rule (ids are compared everywhere, as symbols):\n")
 	for _, m := range masks() {
-		fmt.Fprintf(&b, "  %-48s %8d  %s: %s\n", m.field, t.masked[string(m.field)], m.rule, m.reason)
+		fmt.Fprintf(&b, "  %-48s %8d  %s: %s\n", m.field, c.Masked[string(m.field)], m.rule, m.reason)
 	}
 	fmt.Fprintf(&b, "\nexplained differences, with how often each occurred:\n")
 	for _, e := range Explanations() {
-		fmt.Fprintf(&b, "  %-48s %8d  %s\n", e.Field, t.kept[e.Reason], e.Reason)
+		fmt.Fprintf(&b, "  %-48s %8d  %s\n", e.Field, c.Kept[e.Reason], e.Reason)
 	}
 	fmt.Fprintf(&b, "\nbad inputs, with how often etcd gave its known answer:\n")
 	table := rows()
 	for _, n := range slices.Sorted(maps.Keys(table)) {
-		r := table[n]
-		note := ""
-		if why := r.absent(); why != "" {
-			note = "not asked: " + why
+		for _, r := range table[n].cases {
+			fmt.Fprintf(&b, "  %8d  %s\n", c.Rows[r.name(n)], r.name(n))
 		}
-		fmt.Fprintf(&b, "  %2d %-48s %8d  %s\n", n, r.what, t.rows[n], note)
+		if why := table[n].off; why != "" {
+			fmt.Fprintf(&b, "         -  %2d %s: %s\n", n, table[n].what, why)
+		}
 	}
-	fmt.Fprintf(&b, "\ndifferences: %d\n", len(t.signs))
-	for _, s := range slices.Sorted(maps.Keys(t.signs)) {
-		fmt.Fprintf(&b, "  %5d  %s\n", t.signs[s], s)
+	fmt.Fprintf(&b, "\nfields of answers that were never other than zero: %v\n", c.neverSeen())
+	fmt.Fprintf(&b, "\ndifferences: %d\n", len(c.Signs))
+	for _, s := range slices.Sorted(maps.Keys(c.Signs)) {
+		fmt.Fprintf(&b, "  %5d  %s\n", c.Signs[s], s)
 	}
 	return b.String()
-}
-
-// absent tells why a row is not asked for; empty if it is.
-func (r row) absent() string {
-	if r.off != "" {
-		return r.off
-	}
-	if r.need != "" && off(r.need) != "" {
-		return r.need + ": " + off(r.need)
-	}
-	return ""
 }
 
 // fewest are the valid and refused calls that a full run must have of an RPC.
@@ -193,16 +231,14 @@ func fewest(rpc string) (valid, refused int) {
 	return 5000, 2000
 }
 
-// lacking lists what a run has too little of: of each RPC, share n of what a full
-// run must have; and each row at least once.
-func (t *Tally) lacking(known map[string]*method, n int) []string {
+// lacking lists what a run has too little of: of each RPC, the n-th part of what a full
+// run must have, or one valid and one refused call if n is 0; and each case of a bad input
+// at least once.
+func (c *Counts) lacking(known map[string]*method, n int) []string {
 	var faults []string
 	for _, rpc := range slices.Sorted(maps.Keys(known)) {
-		if off(rpc) != "" {
-			continue
-		}
 		needValid, needRefused := fewest(rpc)
-		valid, refused := t.counts(rpc)
+		valid, refused := c.counts(rpc)
 		if n == 0 {
 			needValid, needRefused = min(1, needValid), 1
 		} else {
@@ -212,13 +248,59 @@ func (t *Tally) lacking(known map[string]*method, n int) []string {
 			faults = append(faults, fmt.Sprintf("%s: %d valid and %d refused calls, want %d and %d", rpc, valid, refused, needValid, needRefused))
 		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	table := rows()
 	for _, r := range slices.Sorted(maps.Keys(table)) {
-		if table[r].absent() == "" && t.rows[r] == 0 {
-			faults = append(faults, fmt.Sprintf("bad input %d (%s) did not occur", r, table[r].what))
+		for _, one := range table[r].cases {
+			if c.Rows[one.name(r)] == 0 {
+				faults = append(faults, "no such bad input: "+one.name(r))
+			}
 		}
 	}
+	if c.AfterKill*10 < c.Calls {
+		faults = append(faults, fmt.Sprintf("%d of %d calls came after a kill, want a tenth", c.AfterKill, c.Calls))
+	}
 	return faults
+}
+
+// alwaysZero are the fields that one member's right answers have no value for.
+func alwaysZero() []string {
+	return []string{
+		"etcdserverpb.MemberPromoteResponse.header", "etcdserverpb.MemberPromoteResponse.members", // see fewest
+		"etcdserverpb.SnapshotResponse.header", // etcd sets none
+	}
+}
+
+// neverSeen lists the fields of answers that were compared only as zero, but for those of
+// alwaysZero.
+func (c *Counts) neverSeen() []string {
+	known, err := methods()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	all := map[string]bool{}
+	for _, m := range known {
+		fieldsOf(m.newAnswer().ProtoReflect().Descriptor(), all)
+	}
+	var out []string
+	for f := range all {
+		if c.Fields[f] == 0 && !slices.Contains(alwaysZero(), f) {
+			out = append(out, f)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// fieldsOf collects the fields of a message and of those within.
+func fieldsOf(d protoreflect.MessageDescriptor, all map[string]bool) {
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		if all[string(f.FullName())] {
+			continue
+		}
+		all[string(f.FullName())] = true
+		if f.Message() != nil {
+			fieldsOf(f.Message(), all)
+		}
+	}
 }

@@ -11,7 +11,9 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -47,11 +49,15 @@ type stream struct {
 	newest     int64 // the id of the one that was created last
 	// got is what came since it was collected.
 	got []*pb.WatchResponse
-	// mark is the revision of the newest event of the sentinel.
-	mark int64
-	// created, cancelled and progressed count the messages of their kind that came.
-	created, cancelled, progressed int
-	progressRevision               int64
+	// mark is the revision of the newest event of the sentinel; unsettled tells that
+	// it could not be put after the newest step that may have written.
+	mark      int64
+	unsettled bool
+	// created, cancelled and progressed count the messages of their kind that came, asked
+	// the progress that was asked for.
+	created, cancelled, progressed, asked int
+	// progress is the newest answer to a request for it.
+	progress *pb.WatchResponse
 	// notifies are the watches that are told of progress from time to time, with the
 	// newest that each was told.
 	notifies map[int64]*pb.WatchResponse
@@ -70,6 +76,9 @@ func (s *Side) watch(step Step) (Answer, error) {
 	}
 	a := Answer{Calls: 1}
 	created, cancelled, progressed := w.created, w.cancelled, w.progressed
+	if request.GetProgressRequest() != nil {
+		w.asked++
+	}
 	if err := w.client.Send(request); err != nil {
 		return a, err
 	}
@@ -91,9 +100,12 @@ func (s *Side) watch(step Step) (Answer, error) {
 		// Every watch has caught up, so there is one answer, unless there is nobody
 		// to answer for or a watch begins in the future.
 		if len(w.live) > 0 && w.number < streamOfFuture {
-			err = s.until(w, func() bool { return w.progressed > progressed })
-			last := &pb.WatchResponse{WatchId: -1, Header: &pb.ResponseHeader{Revision: w.progressRevision}}
-			w.got = append(w.got, last)
+			// One that was asked for earlier, and again, may tell an earlier revision.
+			goal := s.known.revision
+			if err = s.until(w, func() bool { return w.progressed > progressed && w.toldOf(goal) }); err == nil {
+				s.receive("Watch.Watch", w.progress)
+				w.got = append(w.got, w.progress)
+			}
 		}
 	}
 	return a, err
@@ -142,7 +154,7 @@ func (s *Side) open(step Step) (*stream, error) {
 		number: step.Stream, cancel: cancel, client: client, messages: make(chan *pb.WatchResponse, maxUnread),
 		live: map[int64]bool{}, dead: map[int64]bool{}, notifies: map[int64]*pb.WatchResponse{},
 	}
-	go w.read()
+	go w.read(s.receive)
 	s.streams[step.Stream] = w
 	if step.Stream < streamOfFuture {
 		return w, nil
@@ -156,7 +168,9 @@ func (s *Side) open(step Step) (*stream, error) {
 
 func (w *stream) sentinel() []byte { return fmt.Appendf(nil, "%s%d", sentinelKey, w.number) }
 
-func (w *stream) read() {
+// read passes on what comes until the stream ends; receive sees all but what the
+// harness asked for itself.
+func (w *stream) read(receive func(string, proto.Message)) {
 	defer close(w.messages)
 	for {
 		m, err := w.client.Recv()
@@ -164,13 +178,16 @@ func (w *stream) read() {
 			w.err = err
 			return
 		}
+		if m.WatchId != sentinelID && (m.Created || m.Canceled || len(m.Events) > 0) {
+			receive("Watch.Watch", m)
+		}
 		w.messages <- m
 	}
 }
 
 // until takes messages until done.
 func (s *Side) until(w *stream, done func() bool) error {
-	deadline := time.NewTimer(callTimeout)
+	deadline := time.NewTimer(s.patience)
 	defer deadline.Stop()
 	for !done() {
 		select {
@@ -180,7 +197,7 @@ func (s *Side) until(w *stream, done func() bool) error {
 			}
 			s.take(w, m)
 		case <-deadline.C:
-			return fmt.Errorf("stream %d: %w, or did not answer, within %v", w.number, errNotCaughtUp, callTimeout)
+			return fmt.Errorf("stream %d: %w, or did not answer, within %v", w.number, errNotCaughtUp, s.patience)
 		}
 	}
 	return nil
@@ -208,11 +225,15 @@ func (s *Side) take(w *stream, m *pb.WatchResponse) {
 		delete(w.notifies, m.WatchId)
 	case len(m.Events) == 0 && m.WatchId == -1:
 		w.progressed++
-		w.progressRevision = m.Header.GetRevision()
-		return // it may have been asked for again: see watch
+		w.progress = m
+		if w.progressed <= w.asked {
+			return // it may have been asked for again: see watch
+		}
 	case len(m.Events) == 0:
-		w.notifies[m.WatchId] = m
-		return // it comes by the clock: see notify
+		if _, asked := w.notifies[m.WatchId]; asked {
+			w.notifies[m.WatchId] = m
+			return // it comes by the clock: see notify
+		}
 	}
 	events := slices.DeleteFunc(m.Events, func(e *mvccpb.Event) bool { return w.own(e) })
 	if len(events) == 0 && len(m.Events) > 0 {
@@ -262,7 +283,7 @@ func (s *Side) numbers() []int {
 // settlePast asks for progress until it is told, at the newest revision. A watch that
 // the server ended is cancelled, as etcd tells no progress while it is there.
 func (s *Side) settlePast(w *stream) error {
-	deadline := time.Now().Add(callTimeout)
+	deadline := time.Now().Add(s.patience)
 	goal := s.known.revision
 	begun := w.progressed
 	for {
@@ -271,13 +292,14 @@ func (s *Side) settlePast(w *stream) error {
 				return err
 			}
 		}
-		if len(w.live) == 0 || w.progressed > begun && w.progressRevision >= goal {
+		if len(w.live) == 0 || w.progressed > begun && w.toldOf(goal) {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("stream %d: %w within %v: at revision %d of %d", w.number, errNotCaughtUp, callTimeout, w.progressRevision, goal)
+			return fmt.Errorf("stream %d: %w within %v: at %v of revision %d", w.number, errNotCaughtUp, s.patience, w.progress, goal)
 		}
 		progress := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
+		w.asked++
 		if err := w.client.Send(progress); err != nil {
 			return err
 		}
@@ -290,7 +312,7 @@ func (s *Side) settlePast(w *stream) error {
 					return fmt.Errorf("%w: %s", errStreamEnded, status.Convert(w.err).Message())
 				}
 				s.take(w, m)
-				waiting = (w.progressed == begun || w.progressRevision < goal) && len(w.dead) == 0
+				waiting = (w.progressed == begun || !w.toldOf(goal)) && len(w.dead) == 0
 			case <-again.C:
 				waiting = false
 			}
@@ -298,6 +320,9 @@ func (s *Side) settlePast(w *stream) error {
 		again.Stop()
 	}
 }
+
+// toldOf tells whether the newest progress is at a revision, or after it.
+func (w *stream) toldOf(revision int64) bool { return w.progress.GetHeader().GetRevision() >= revision }
 
 // bury cancels a watch that the server has ended.
 func (s *Side) bury(w *stream, id int64) error {
@@ -309,15 +334,20 @@ func (s *Side) bury(w *stream, id int64) error {
 }
 
 // settleFuture puts the sentinel's key and waits for its event: those of revisions
-// before it came before. While puts are refused nothing is waited for, and what comes
-// belongs to a later step.
+// before it came before. While an alarm refuses puts nothing is waited for, and what comes
+// belongs to a later step: see collect.
 func (s *Side) settleFuture(w *stream) error {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	defer cancel()
 	put, err := pb.NewKVClient(s.conn).Put(ctx, &pb.PutRequest{Key: w.sentinel()})
-	if err != nil {
-		return nil //nolint:nilerr // an alarm is on
+	if code := status.Code(err); code == codes.ResourceExhausted || code == codes.DataLoss {
+		w.unsettled = true // an alarm is on
+		return nil
 	}
+	if err != nil {
+		return err
+	}
+	w.unsettled = false
 	s.seen(put.Header)
 	return s.until(w, func() bool { return w.mark >= put.Header.Revision })
 }
@@ -327,6 +357,9 @@ func (s *Side) collect() []watched {
 	var out []watched
 	for _, n := range s.numbers() {
 		w := s.streams[n]
+		if w.unsettled {
+			continue
+		}
 		slices.SortStableFunc(w.got, func(a, b *pb.WatchResponse) int { return int(a.WatchId - b.WatchId) })
 		for _, m := range w.got {
 			if m, ok := s.known.fromServer(m).(*pb.WatchResponse); ok {
