@@ -73,10 +73,12 @@ func (g *generator) expire() {
 	id := int64(1_000_000 + g.bind())
 	prefix := fmt.Sprintf("expiring/%d/", id)
 	g.add("Lease.LeaseGrant", &pb.LeaseGrantRequest{TTL: shortTTL, ID: id})
-	keys := 1 + g.IntN(3)
-	for i := range keys {
-		g.add("KV.Put", &pb.PutRequest{Key: fmt.Appendf(nil, "%s%d", prefix, i), Lease: id})
+	all := &pb.TxnRequest{}
+	for i := range 1 + g.IntN(3) {
+		p := &pb.PutRequest{Key: fmt.Appendf(nil, "%s%d", prefix, i), Lease: id}
+		all.Success = append(all.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: p}})
 	}
+	g.add("KV.Txn", all)
 	g.script = append(g.script, Step{Verb: verbAwait, As: g.user, Requests: []proto.Message{&pb.RangeRequest{Key: []byte(prefix), RangeEnd: after(prefix)}}})
 	g.add("Lease.LeaseTimeToLive", &pb.LeaseTimeToLiveRequest{ID: id, Keys: true})
 	g.add("Lease.LeaseRevoke", &pb.LeaseRevokeRequest{ID: id}, 24)
@@ -90,11 +92,15 @@ func after(prefix string) []byte {
 }
 
 func (g *generator) badGrant() {
-	switch g.IntN(4) {
+	n := g.IntN(4)
+	if n == 1 && g.profile.leastTTL < 2 {
+		n = 2 // it could end before it is revoked
+	}
+	switch n {
 	case 0:
 		g.add("Lease.LeaseGrant", &pb.LeaseGrantRequest{TTL: pick[int64](g, 9000000001, math.MaxInt64), ID: g.lease()}, 21)
 	case 1:
-		// It lives a second, so it is revoked at once.
+		// It lives two seconds, so it is revoked at once.
 		id := int64(2_000_000 + g.bind())
 		g.add("Lease.LeaseGrant", &pb.LeaseGrantRequest{TTL: pick[int64](g, 0, -5, math.MinInt64), ID: id}, 22)
 		g.add("Lease.LeaseRevoke", &pb.LeaseRevokeRequest{ID: id})

@@ -104,14 +104,18 @@ func (g *generator) badMoveLeader() {
 	g.add("Maintenance.MoveLeader", &pb.MoveLeaderRequest{TargetID: pick[uint64](g, 0, 1, 99)}, 33)
 }
 
-// downgrade asks whether etcd 3.6 could take over, or begins it and takes it back at once:
-// some seconds later etcd would act on it.
+// aDowngrade is a version that etcd 3.6 could take over with.
+func (g *generator) aDowngrade() string { return pick(g, "3.6", "3.6.0", "3.6.99") }
+
+// downgrade asks whether etcd 3.6 could take over.
 func (g *generator) downgrade() {
-	version := pick(g, "3.6", "3.6.0", "3.6.99")
-	if g.chance(60) {
-		g.add("Maintenance.Downgrade", &pb.DowngradeRequest{Action: pb.DowngradeRequest_VALIDATE, Version: version})
-		return
-	}
+	g.add("Maintenance.Downgrade", &pb.DowngradeRequest{Action: pb.DowngradeRequest_VALIDATE, Version: g.aDowngrade()})
+}
+
+// downgradeAndBack begins a downgrade and takes it back at once. Each 4 s from its start on etcd
+// looks whether it is to act on one (v3 server.go, monitorVersions), so this comes first of all.
+func (g *generator) downgradeAndBack() {
+	version := g.aDowngrade()
 	g.add("Maintenance.Downgrade", &pb.DowngradeRequest{Action: pb.DowngradeRequest_ENABLE, Version: version})
 	g.add("Maintenance.Downgrade", &pb.DowngradeRequest{Action: pick(g, pb.DowngradeRequest_ENABLE, pb.DowngradeRequest_VALIDATE), Version: version})
 	g.add("Maintenance.Status", &pb.StatusRequest{})

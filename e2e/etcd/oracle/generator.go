@@ -25,6 +25,8 @@ type profile struct {
 	notified bool
 	// steps is how many steps a sequence has, about.
 	steps int
+	// leastTTL is the shortest time that a lease lives, in seconds: one and a half election time-outs.
+	leastTTL int
 }
 
 // quickElection makes servers that serve sooner after a start; a lease then lives
@@ -37,7 +39,7 @@ func profiles() []profile {
 	mixed := map[string]int{"KV": 12, "Watch": 5, "Lease": 4, "Maintenance": 2, "Cluster": 2, "Lock": 1, "Election": 1, "Auth": 1}
 	return []profile{
 		{name: "mixed", flags: quickElection(), share: 8, weight: mixed, steps: 1200},
-		{name: "defaults", share: 2, weight: mixed, steps: 1200},
+		{name: "defaults", share: 2, weight: mixed, steps: 1200, leastTTL: 2},
 		{
 			name: "watches", flags: append(quickElection(), "--watch-progress-notify-interval", "100ms"),
 			share: 3, weight: map[string]int{"KV": 6, "Watch": 12, "Lease": 1}, steps: 600, notified: true,
@@ -168,9 +170,12 @@ func (g *generator) make(steps int) {
 	}
 }
 
-// begin compacts a first time: etcd keeps the hash of each compaction, and tells it
+// begin may begin a downgrade, and compacts a first time: etcd keeps the hash of each compaction, and tells it
 // when it is asked for its revision, which must not be 0 or 1 by chance (see hashKV).
 func (g *generator) begin() {
+	if g.chance(40) {
+		g.downgradeAndBack()
+	}
 	for range 3 {
 		g.add("KV.Put", &pb.PutRequest{Key: g.key(), Value: []byte("first")})
 	}
