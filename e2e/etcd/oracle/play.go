@@ -58,6 +58,9 @@ func judge(script Script, etcd, shim []Answer, sum *Tally) *verdict {
 			slots[step.Async] = step.Verb
 		}
 		killed = killed || step.Verb == verbKill
+		if step.Verb == verbKill || step.Verb == "Maintenance.Defragment" {
+			c.state.reopen()
+		}
 		differences := c.Compare(etcd[i], shim[i])
 		if len(differences) == 0 {
 			differences = unanswered(etcd[i], shim[i])

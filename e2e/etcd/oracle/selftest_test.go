@@ -143,6 +143,7 @@ func TestMasks(t *testing.T) {
 		{"a size that is not there", [][2]Answer{{status(5, 1), status(0, 3)}}, true},
 		{"a negative size", [][2]Answer{{status(5, 1), status(-5, 3)}}, true},
 		{"rising indexes", [][2]Answer{{status(1, 5), status(1, 7)}, {status(1, 5), status(1, 8)}}, false},
+		{"a file that shrinks", [][2]Answer{{status(5, 1), status(9, 1)}, {status(5, 1), status(8, 1)}}, true},
 		{"an index that falls", [][2]Answer{{status(1, 5), status(1, 7)}, {status(1, 6), status(1, 6)}}, true},
 		{"remaining times", [][2]Answer{{lease(100), lease(98)}}, false},
 		{"more than all is in use", [][2]Answer{{replied(&pb.StatusResponse{DbSize: 5, DbSizeInUse: 5}), replied(&pb.StatusResponse{DbSize: 5, DbSizeInUse: 6})}}, true},
