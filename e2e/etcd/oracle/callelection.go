@@ -33,6 +33,9 @@ func (g *generator) elect(name string) *v3electionpb.LeaderKey {
 func (g *generator) campaign() {
 	name := g.electionName()
 	leader := g.elect(name)
+	if g.chance(20) { // again, by who leads already
+		g.add("Election.Campaign", &v3electionpb.CampaignRequest{Name: []byte(name), Value: g.value(), Lease: leader.Lease})
+	}
 	g.add("Election.Leader", &v3electionpb.LeaderRequest{Name: []byte(name)})
 	g.proclaim(leader)
 	if g.profile.auth || g.chance(60) {
