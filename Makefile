@@ -28,7 +28,8 @@ test: ## Run the root module's tests with the race detector, then 2,000 seeds of
 	go test -race -timeout 15m ./...
 	go test -count=1 -timeout 10m -run 'TestSimulation|TestPlanted' -v ./backends/raftbolt/internal/replica
 
-lint: $(BIN)/golangci-lint-$(GOLANGCI_VERSION) ## Run golangci-lint over every module.
+lint: $(BIN)/golangci-lint-$(GOLANGCI_VERSION) ## Run golangci-lint over every module, and see that go.mod and go.sum are tidy.
+	@for m in $$(git ls-files ':(glob)**/go.mod'); do (cd $$(dirname $$m) && go mod tidy -diff) || { echo "$$m is not tidy"; exit 1; }; done
 	$< run ./...
 	@for m in $$(git ls-files ':(glob)e2e/**/go.mod' ':(glob)bench/**/go.mod'); do \
 	  d=$$(dirname $$m); [ -n "$$(git ls-files "$$d/*.go" | head -1)" ] || continue; \
