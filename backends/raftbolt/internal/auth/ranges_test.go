@@ -106,30 +106,6 @@ func TestCoverModel(t *testing.T) {
 	}
 }
 
-func FuzzCover(f *testing.F) {
-	f.Add([]byte("a\x00b"), []byte("a"), []byte("c"))
-	f.Add([]byte("a\x00\x01\x00"), []byte("a"), []byte{0})
-	f.Fuzz(func(t *testing.T, text, key, end []byte) {
-		var permitted []backends.KeyRange
-		// Pairs of words, of which "\x01" stands for a single zero byte.
-		words := bytes.Split(text, []byte{0})
-		for i := 0; i+1 < len(words) && i < 16; i += 2 {
-			r := backends.KeyRange{Key: words[i], End: words[i+1]}
-			if string(r.End) == "\x01" {
-				r.End = []byte{0}
-			}
-			permitted = append(permitted, r)
-		}
-		if len(key) == 0 {
-			return // no key of etcd
-		}
-		asked := backends.KeyRange{Key: key, End: end}
-		if got, want := unionOf(permitted).cover(key, end), naiveCover(permitted, asked); got != want {
-			t.Fatalf("%q permits %q: %v, want %v", permitted, asked, got, want)
-		}
-	})
-}
-
 func TestCoverExamples(t *testing.T) {
 	type rs = [][2]string
 	for _, c := range []struct {

@@ -17,11 +17,13 @@ import (
 	"github.com/etcdshim/shim/backends"
 )
 
-// FuzzIndex does arbitrary changes to an index, as transactions and compactions do,
-// and compares with plain lists of versions: lookups, walks and counts at the
-// present and at past revisions, on the present root and on roots frozen on the
-// way, which must stay as they were.
-func FuzzIndex(f *testing.F) {
+// FuzzIndexAndCodecs does arbitrary changes to an index, as transactions and
+// compactions do, and compares with plain lists of versions: lookups, walks and
+// counts at the present and at past revisions, on the present root and on roots
+// frozen on the way, which must stay as they were. The same bytes are given to the
+// decoders of keys and records.
+func FuzzIndexAndCodecs(f *testing.F) {
+	seedCodecs(f)
 	f.Add([]byte{0, 1, 0, 2, 0, 3, 3, 1, 5, 1, 4, 9, 6, 2, 7, 0, 8, 0})
 	for seed := range 6 {
 		var b []byte
@@ -31,6 +33,7 @@ func FuzzIndex(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
+		checkCodecs(t, in)
 		x := &indexRun{x: newIndex(), m: map[string][]version{}, main: 1, compacted: -1}
 		for ; len(in) >= 2; in = in[2:] {
 			x.step(t, in[0], in[1])
