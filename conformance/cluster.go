@@ -15,7 +15,7 @@ import (
 func clusterCases() []Case {
 	return []Case{
 		{Name: "cluster/member-list", RPC: "Cluster.MemberList", Run: clusterList},
-		{Name: "cluster/member-list-without-quorum", RPC: "Cluster.MemberList", Condition: NoQuorum,
+		{Name: "cluster/member-list-without-quorum", RPC: "Cluster.MemberList", Condition: NoQuorum, Slow: true,
 			Covers: []string{"MemberListRequest.linearizable"}, Run: clusterNoQuorum},
 		{Name: "cluster/learner", RPC: "Cluster.MemberAdd", Needs: Members,
 			Covers: []string{"MemberAddRequest.peerURLs", "MemberAddRequest.isLearner", "MemberRemoveRequest.ID", "MemberPromoteRequest.ID"}, Run: clusterLearner},

@@ -37,7 +37,7 @@ func rangeCases() []Case {
 		{Name: "range/max-create-revision", Covers: covers("max_create_revision"), Run: rangeMaxCreate},
 		{Name: "range/filter-then-limit", Run: rangeFilterLimit},
 		{Name: "range/serializable-reads-too", Run: rangeSerializable},
-		{Name: "range/serializable-without-quorum", Condition: NoQuorum, Covers: covers("serializable"), Run: rangeNoQuorum},
+		{Name: "range/serializable-without-quorum", Condition: NoQuorum, Slow: true, Covers: covers("serializable"), Run: rangeNoQuorum},
 		{Name: "range/many-keys", Run: rangeManyKeys},
 	}
 	for i := range cases {

@@ -24,7 +24,7 @@ func rangeStreamCases() []Case {
 		{Name: "rangestream/header-only-at-the-end", Run: streamHeader},
 		{Name: "rangestream/pinned-revision", Run: streamPinned},
 		{Name: "rangestream/empty", Run: streamEmpty},
-		{Name: "rangestream/serializable-without-quorum", Condition: NoQuorum, Covers: covers("serializable"), Run: streamNoQuorum},
+		{Name: "rangestream/serializable-without-quorum", Condition: NoQuorum, Slow: true, Covers: covers("serializable"), Run: streamNoQuorum},
 		{Name: "rangestream/compacted-and-future", Run: streamRevisions},
 		{Name: "rangestream/revision-filters-unimplemented",
 			Covers: covers("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision"), Run: streamFilters},

@@ -2,7 +2,6 @@ package etcdapi
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,8 +25,9 @@ type metrics struct {
 	events                   prometheus.Counter
 	handling                 *prometheus.HistogramVec // nil unless metrics are extensive
 
-	versions     sync.Map // client API version and type → prometheus.Counter
-	versionCount atomic.Int32
+	versions   sync.Map   // client API version and type → prometheus.Counter
+	versionsMu sync.Mutex // of new entries and their count
+	versionNum int
 }
 
 // newMetrics makes and registers them. Extensive metrics have the time of each call, too.
@@ -120,12 +120,17 @@ func (m *metrics) client(kind, version string) {
 		c.(prometheus.Counter).Inc()
 		return
 	}
-	if m.versionCount.Add(1) > maxClientVersions {
-		m.versionCount.Add(-1)
-		m.clientRequests.WithLabelValues(kind, "other").Inc()
-		return
+	m.versionsMu.Lock()
+	defer m.versionsMu.Unlock()
+	c, known := m.versions.Load(key) // by now
+	if !known {
+		if m.versionNum >= maxClientVersions {
+			m.clientRequests.WithLabelValues(kind, "other").Inc()
+			return
+		}
+		m.versionNum++
+		c = m.clientRequests.WithLabelValues(kind, version)
+		m.versions.Store(key, c)
 	}
-	c := m.clientRequests.WithLabelValues(kind, version)
-	c.Inc()
-	m.versions.Store(key, c)
+	c.(prometheus.Counter).Inc()
 }
