@@ -166,6 +166,9 @@ func (m *metrics) timer(clock backends.Clock) *wal.Timer {
 
 // committed counts a commit of the store's file.
 func (m *metrics) committed(t mvcc.CommitTimes) {
+	if m == nil {
+		return
+	}
 	m.commit.Observe(t.Total.Seconds())
 	m.rebalance.Observe(t.Rebalance.Seconds())
 	m.spill.Observe(t.Spill.Seconds())
@@ -174,12 +177,18 @@ func (m *metrics) committed(t mvcc.CommitTimes) {
 
 // compacted counts a compaction that ended at now.
 func (m *metrics) compacted(took time.Duration, now time.Time) {
+	if m == nil {
+		return
+	}
 	m.compactTotal.Observe(float64(took.Milliseconds()))
 	m.compactLast.Set(float64(now.Unix()))
 }
 
 // compactedBatch counts one transaction of a compaction.
 func (m *metrics) compactedBatch(removed int, took time.Duration) {
+	if m == nil {
+		return
+	}
 	m.compactPause.Observe(float64(took.Microseconds()) / 1000)
 	m.compactedKeys.Add(float64(removed))
 }

@@ -155,3 +155,27 @@ func TestRestoreFails(t *testing.T) {
 		})
 	}
 }
+
+// TestRestoredStoreCompacts ensures that the store that a restore opens to look at it, which has
+// no metrics, goes on with a compaction: it took their absence for damage of the disk.
+func TestRestoredStoreCompacts(t *testing.T) {
+	path, dir := filled(t).saved(), filepath.Join(t.TempDir(), "restored")
+	report, err := Restore(context.Background(), Config{DataDir: dir}, RestoreOptions{Snapshot: path, BumpRevision: 1000}, testEnv(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &restore{b: &Backend{config: Config{DataDir: dir}.withDefaults(), env: testEnv(t), full: make(chan struct{}, 1)}}
+	if r.b.dir, err = openDirectory(dir, "", r.b.env.Logger); err != nil {
+		t.Fatal(err)
+	}
+	defer r.b.dir.release()
+	if err := r.b.openStore(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.b.store.CompactDone(t.Context(), report.CompactRevision); err != nil {
+		t.Errorf("compaction at %d: %v", report.CompactRevision, err)
+	}
+	if err := r.b.store.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}

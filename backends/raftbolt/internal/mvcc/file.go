@@ -54,7 +54,8 @@ func (s *Store) read(f func(tx *bolt.Tx) error) error {
 // write runs f in a synced write transaction and takes the file's sizes after
 // it. The caller holds writeFile.
 func (s *Store) write(f func(tx *bolt.Tx) error) error {
-	return s.withFile(func(db *bolt.DB) error {
+	var took CommitTimes
+	err := s.withFile(func(db *bolt.DB) error {
 		var committing *bolt.Tx
 		var start time.Time
 		err := db.Update(func(tx *bolt.Tx) error {
@@ -69,12 +70,16 @@ func (s *Store) write(f func(tx *bolt.Tx) error) error {
 			return err
 		}
 		steps := committing.Stats()
-		s.cfg.OnCommit(CommitTimes{
+		took = CommitTimes{
 			Total:     s.cfg.Clock.Now().Sub(start),
 			Rebalance: steps.GetRebalanceTime(), Spill: steps.GetSpillTime(), Write: steps.GetWriteTime(),
-		})
+		}
 		return s.measure(db)
 	})
+	if err == nil {
+		s.cfg.OnCommit(took) // here, so that a fault of it does not pass for the file's
+	}
+	return err
 }
 
 // seal seals the meta bucket. It ends every write transaction.
