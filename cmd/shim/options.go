@@ -47,6 +47,8 @@ type options struct {
 	compactionBatch                       int64
 	compactionSleep                       time.Duration
 	unsafeNoFsync                         bool
+	maxLearners                           int64
+	strictReconfig                        bool
 
 	authToken                string
 	bcryptCost, authTokenTTL uint64
@@ -78,8 +80,8 @@ func (s *settings) options() (options, error) {
 		quotaBytes: s.integer("quota-backend-bytes"), catchupEntries: s.natural("snapshot-catchup-entries"),
 		autoCompactionMode: s.text("auto-compaction-mode"), autoCompactionArg: s.text("auto-compaction-retention"),
 		compactionBatch: s.integer("compaction-batch-limit"), compactionSleep: s.duration("compaction-sleep-interval"),
-		unsafeNoFsync: s.truth("unsafe-no-fsync"),
-		authToken:     s.text("auth-token"), bcryptCost: s.natural("bcrypt-cost"), authTokenTTL: s.natural("auth-token-ttl"),
+		unsafeNoFsync: s.truth("unsafe-no-fsync"), maxLearners: s.integer("max-learners"), strictReconfig: s.truth("strict-reconfig-check"),
+		authToken: s.text("auth-token"), bcryptCost: s.natural("bcrypt-cost"), authTokenTTL: s.natural("auth-token-ttl"),
 		maxTxnOps: s.natural("max-txn-ops"), maxRequestBytes: s.natural("max-request-bytes"), maxStreams: s.natural("max-concurrent-streams"),
 		keepaliveMin: s.duration("grpc-keepalive-min-time"), keepaliveInterval: s.duration("grpc-keepalive-interval"), keepaliveTimeout: s.duration("grpc-keepalive-timeout"),
 		progressNotify: s.duration("watch-progress-notify-interval"), slowRequest: s.duration("warning-unary-request-duration"),

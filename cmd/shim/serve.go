@@ -290,6 +290,10 @@ func openBackend(ctx context.Context, o options, env backends.Env) (backends.Bac
 	c.SnapshotCatchupEntries = o.catchupEntries
 	c.AuthToken, c.BcryptCost = o.authToken, int(o.bcryptCost)
 	c.AuthTokenTTL = time.Duration(min(o.authTokenTTL, math.MaxInt64/uint64(time.Second))) * time.Second
+	if c.MaxLearners = int(o.maxLearners); o.maxLearners <= 0 {
+		c.MaxLearners = -1 // none, where a zero of Config is the default
+	}
+	c.LaxReconfigCheck = !o.strictReconfig
 	return raftbolt.Open(ctx, c, env)
 }
 

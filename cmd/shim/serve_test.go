@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/etcdshim/shim/backends"
@@ -37,5 +41,31 @@ func TestSecondSignal(t *testing.T) {
 	stuck := func() error { <-release; return nil }
 	if err := afterSignal(signals, stuck); !errors.Is(err, errSecondSignal) {
 		t.Errorf("a second signal gave %v", err)
+	}
+}
+
+// TestMaxLearners ensures that --max-learners reaches the store, as none, too.
+func TestMaxLearners(t *testing.T) {
+	for most, flag := range []string{"--max-learners=0", "--name=of-the-default", "--max-learners=2"} {
+		o, _, err := parse(nil, flag, "--unsafe-no-fsync", "--data-dir="+filepath.Join(t.TempDir(), "data"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		env := backends.Env{
+			Logger: zap.NewNop(), Metrics: prometheus.NewRegistry(), Clock: backends.SystemClock{}, Fatal: func(err error) { t.Error(err) },
+		}
+		b, err := openBackend(t.Context(), o, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range most + 1 {
+			_, err := b.(backends.Members).MemberAdd(t.Context(), backends.Caller{}, []string{fmt.Sprintf("http://127.0.0.1:%d", 9+n)}, true)
+			if want := n < most; (err == nil) != want || !want && !errors.Is(err, backends.ErrTooManyLearners) {
+				t.Errorf("%s: learner %d: %v", flag, n+1, err)
+			}
+		}
+		if err := b.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
 	}
 }
