@@ -29,6 +29,7 @@ func maintenanceCases() []Case {
 		{Name: "maintenance/snapshot", RPC: "Maintenance.Snapshot", Needs: Snapshotter, Run: maintSnapshot},
 		{Name: "maintenance/defragment", RPC: "Maintenance.Defragment", Needs: Defragmenter, Run: maintDefragment},
 		{Name: "maintenance/health-check", RPC: "Health.Check", Covers: []string{"HealthCheckRequest.service"}, Run: maintHealth},
+		{Name: "maintenance/health-list", RPC: "Health.List", Run: maintHealthList},
 		{Name: "maintenance/health-watch", RPC: "Health.Watch", Covers: []string{"Watch.service"}, Run: maintHealthWatch},
 		{Name: "badinput/row-32-hashkv-revision", RPC: "Maintenance.HashKV", Needs: Hasher, Run: maintHashRevisions},
 	}
@@ -252,6 +253,13 @@ func maintHealth(c *C) {
 	equal(c, "status", r.Status, healthpb.HealthCheckResponse_SERVING)
 	_, err = c.Health.Check(c.Ctx, &healthpb.HealthCheckRequest{Service: "no.such.Service"})
 	c.wantError(err, codes.NotFound, "unknown service")
+}
+
+func maintHealthList(c *C) {
+	r, err := c.Health.List(c.Ctx, &healthpb.HealthListRequest{})
+	c.must(err, "list")
+	equal(c, "services", len(r.Statuses), 1)
+	equal(c, "status", r.Statuses[""].GetStatus(), healthpb.HealthCheckResponse_SERVING)
 }
 
 func maintHealthWatch(c *C) {
