@@ -42,7 +42,7 @@ $(BIN)/golangci-lint-$(GOLANGCI_VERSION):
 
 conformance: ## Run the conformance suite on memory, etcd:// , raftbolt and real etcd; or on ENDPOINT=host:port with PROFILE=etcd|kubernetes.
 ifeq ($(ENDPOINT),)
-	go test -v -count=1 -timeout 5m -run '^TestConformanceWithoutQuorum$$' ./backends/raftbolt
+	go test -v -count=1 -timeout 10m -run '^(TestMemory|TestConformance)$$' ./conformance ./backends/raftbolt
 	cd e2e/etcd && go test -v -count=1 -timeout 20m -run 'TestConformance' .
 else
 	go test -v -tags live -count=1 -timeout 20m ./conformance -run '^TestLive$$' -endpoint=$(ENDPOINT) -profile=$(PROFILE)

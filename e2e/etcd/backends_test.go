@@ -3,8 +3,6 @@ package etcd
 import (
 	"context"
 	"fmt"
-	neturl "net/url"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -13,8 +11,6 @@ import (
 
 	"github.com/etcdshim/shim/backends"
 	_ "github.com/etcdshim/shim/backends/etcd"
-	_ "github.com/etcdshim/shim/backends/memory"
-	_ "github.com/etcdshim/shim/backends/raftbolt"
 	"github.com/etcdshim/shim/conformance"
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
@@ -37,20 +33,6 @@ func openURL(t *testing.T, url string) backends.Backend {
 	return b
 }
 
-// TestConformanceMemory ensures that the executable specification holds every case.
-func TestConformanceMemory(t *testing.T) {
-	for _, profile := range profiles() {
-		t.Run(profile.Name, func(t *testing.T) {
-			conformance.Run(t, profile, func(t *testing.T, condition conformance.Condition) *conformance.Endpoint {
-				if condition == conformance.SmallQuota || condition == conformance.NoQuorum {
-					return nil // memory has no quota and no quorum to lose
-				}
-				return conformance.Serve(t, "memory", openURL(t, "memory://"), condition)
-			})
-		})
-	}
-}
-
 // TestConformancePassThrough ensures that shim in front of etcd answers as etcd.
 func TestConformancePassThrough(t *testing.T) {
 	for _, profile := range profiles() {
@@ -71,48 +53,9 @@ func TestConformancePassThrough(t *testing.T) {
 	}
 }
 
-// wholeButQuorum ensures that nothing was left out but what needs a lost quorum, which no
-// cluster of one voter has: those cases hold in backends/raftbolt, TestConformanceWithoutQuorum.
-func wholeButQuorum(t *testing.T, s *conformance.Summary) {
-	t.Helper()
-	if s.Absent() != 0 {
-		t.Errorf("%d cases of absent capabilities: raftbolt has them all", s.Absent())
-	}
-	for _, name := range s.NotGiven {
-		if !strings.HasSuffix(name, fmt.Sprintf("(%s)", conformance.NoQuorum)) {
-			t.Errorf("not run: %s", name)
-		}
-	}
-}
-
-// TestConformanceRaftbolt ensures that the native store holds every case that a single
-// voter can be asked.
-func TestConformanceRaftbolt(t *testing.T) {
-	for _, profile := range profiles() {
-		t.Run(profile.Name, func(t *testing.T) {
-			s := conformance.Run(t, profile, func(t *testing.T, condition conformance.Condition) *conformance.Endpoint {
-				url := "raftbolt://" + t.TempDir()
-				switch condition {
-				case conformance.NoQuorum:
-					return nil // a single voter is its own quorum
-				case conformance.SmallQuota:
-					url += "?quota-backend-bytes=" + strconv.Itoa(conformance.QuotaBytes)
-				case conformance.Accounts:
-					url += "?bcrypt-cost=" + strconv.Itoa(conformance.AccountsBcryptCost)
-				case conformance.SignedTokens:
-					url += fmt.Sprintf("?bcrypt-cost=%d&auth-token=%s", conformance.AccountsBcryptCost, neturl.QueryEscape(signedTokens(t)))
-				case conformance.ShortTokens:
-					url += fmt.Sprintf("?bcrypt-cost=%d&auth-token-ttl=%.0f", conformance.AccountsBcryptCost, conformance.TokenTTL.Seconds())
-				}
-				return conformance.Serve(t, "raftbolt", openURL(t, url), condition)
-			})
-			wholeButQuorum(t, s)
-		})
-	}
-}
-
 // TestConformanceShim ensures that the shim binary, as a process on its native store, holds
-// every case.
+// every case but those that need a lost quorum, which a single voter cannot lose: they hold in
+// package raftbolt, TestConformance.
 func TestConformanceShim(t *testing.T) {
 	for _, profile := range profiles() {
 		t.Run(profile.Name, func(t *testing.T) {
@@ -123,7 +66,14 @@ func TestConformanceShim(t *testing.T) {
 				s := process.Shim(t, flagsFor(t, condition)...)
 				return conformance.Dial(t, "shim", s.Address, conformance.AllCapabilities())
 			})
-			wholeButQuorum(t, s)
+			if s.Absent() != 0 {
+				t.Errorf("%d cases of absent capabilities: shim has them all", s.Absent())
+			}
+			for _, name := range s.NotGiven {
+				if !strings.HasSuffix(name, fmt.Sprintf("(%s)", conformance.NoQuorum)) {
+					t.Errorf("not run: %s", name)
+				}
+			}
 		})
 	}
 }

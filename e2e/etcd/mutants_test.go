@@ -18,6 +18,17 @@ const mutantTimeout = 5 * time.Minute
 // mutant is a one-line fault and the case that must notice it.
 type mutant struct{ file, name, old, new string }
 
+// suite is a test that runs the cases of profile etcd, each as a subtest.
+type suite struct{ dir, test string }
+
+// suite is where a mutant's case is run: raftbolt's faults on raftbolt, the others on memory.
+func (m mutant) suite() suite {
+	if strings.HasPrefix(m.file, "backends/raftbolt/") {
+		return suite{"./backends/raftbolt", "TestConformance"}
+	}
+	return suite{"./conformance", "TestMemory"}
+}
+
 // TestMutants plants each fault of conformance/mutants/list.txt in a copy of the module and
 // ensures that its case, which holds without it, fails.
 func TestMutants(t *testing.T) {
@@ -31,12 +42,14 @@ func TestMutants(t *testing.T) {
 	}
 	module := t.TempDir()
 	copyModule(t, root, module)
-	var names []string
+	names := map[suite][]string{}
 	for _, m := range mutants {
-		names = append(names, m.name)
+		names[m.suite()] = append(names[m.suite()], m.name)
 	}
-	if out, ok := runCases(t, module, names); !ok {
-		t.Fatalf("without a mutant the cases do not hold:\n%s", out)
+	for in, names := range names {
+		if out, ok := runCases(t, module, in, names); !ok {
+			t.Fatalf("without a mutant the cases do not hold:\n%s", out)
+		}
 	}
 	fmt.Printf("%-8s %-60s %s\n", "", "case", "mutant")
 	for _, m := range mutants {
@@ -72,7 +85,7 @@ func readMutants(t *testing.T, path string) []mutant {
 // copyModule copies what the conformance tests are built from.
 func copyModule(t *testing.T, from, to string) {
 	t.Helper()
-	for _, name := range []string{"go.mod", "go.sum", "backends", "etcdapi", "conformance"} {
+	for _, name := range []string{"go.mod", "go.sum", "backends", "etcdapi", "conformance", "internal"} {
 		err := filepath.WalkDir(filepath.Join(from, name), func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -116,19 +129,20 @@ func caught(t *testing.T, module string, m mutant) bool {
 			t.Fatal(err)
 		}
 	}()
-	out, ok := runCases(t, module, []string{m.name})
+	in := m.suite()
+	out, ok := runCases(t, module, in, []string{m.name})
 	if ok {
 		return false
 	}
 	// A mutant that does not compile, or a fault elsewhere, proves nothing.
-	if !strings.Contains(out, "--- FAIL: TestMemory/etcd/"+m.name) {
+	if !strings.Contains(out, "--- FAIL: "+in.test+"/etcd/"+m.name) {
 		t.Fatalf("the case did not fail by itself:\n%s", out)
 	}
 	return true
 }
 
-// runCases runs cases against memory; ok tells that every one of them ran and held.
-func runCases(t *testing.T, module string, names []string) (out string, ok bool) {
+// runCases runs cases in a suite; ok tells that every one of them ran and held.
+func runCases(t *testing.T, module string, in suite, names []string) (out string, ok bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), mutantTimeout)
 	defer cancel()
@@ -138,15 +152,15 @@ func runCases(t *testing.T, module string, names []string) (out string, ok bool)
 		area, what, _ := strings.Cut(name, "/")
 		areas[area], cases[what] = true, true
 	}
-	pattern := fmt.Sprintf("^TestMemory$/^etcd$/^(%s)$/^(%s)$", alternatives(areas), alternatives(cases))
-	run := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-vet=off", "./conformance", "-run", pattern)
+	pattern := fmt.Sprintf("^%s$/^etcd$/^(%s)$/^(%s)$", in.test, alternatives(areas), alternatives(cases))
+	run := exec.CommandContext(ctx, "go", "test", "-v", "-count=1", "-vet=off", in.dir, "-run", pattern)
 	run.Dir = module
 	text, err := run.CombinedOutput()
 	if err != nil {
 		return string(text), false
 	}
 	for _, name := range names {
-		if !strings.Contains(string(text), "--- PASS: TestMemory/etcd/"+name+" ") {
+		if !strings.Contains(string(text), "--- PASS: "+in.test+"/etcd/"+name+" ") {
 			return fmt.Sprintf("%s did not run:\n%s", name, text), false
 		}
 	}
