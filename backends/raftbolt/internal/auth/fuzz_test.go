@@ -17,7 +17,7 @@ func FuzzAuth(f *testing.F) {
 	tokens := fuzzTokens(f)
 	f.Add([]byte("a\x00b"), []byte("a"), []byte("c"))
 	f.Add([]byte("a\x00\x01\x00"), []byte("a"), []byte{0})
-	for _, text := range []string{tokens.given, simpleToken, "eyJhbGciOiJub25lIn0.eyJ1c2VybmFtZSI6InJvb3QiLCJyZXZpc2lvbiI6MX0."} {
+	for _, text := range []string{tokens.given, knownToken, "eyJhbGciOiJub25lIn0.eyJ1c2VybmFtZSI6InJvb3QiLCJyZXZpc2lvbiI6MX0."} {
 		f.Add([]byte(text), []byte(nil), []byte(nil))
 	}
 	f.Fuzz(func(t *testing.T, text, key, end []byte) {
@@ -47,8 +47,8 @@ func checkCover(t *testing.T, text, key, end []byte) {
 	}
 }
 
-// simpleToken is the one simple token that was given.
-const simpleToken = "p.7"
+// knownToken is the one simple token that was given.
+const knownToken = "p.7"
 
 // givenTokens is a table of each kind with one token given.
 type givenTokens struct {
@@ -84,7 +84,7 @@ func (g givenTokens) check(t *testing.T, text string) {
 			t.Errorf("%q is %q's", text, id.User)
 		}
 	}
-	if id, err := g.simple.Identify(text, start()); err == nil && text != simpleToken {
+	if id, err := g.simple.Identify(text, start()); err == nil && text != knownToken {
 		t.Errorf("%q is %q's", text, id.User)
 	}
 	g.simple.AssignedAt(text)
