@@ -48,6 +48,15 @@ func TestShimAnswersWhatEndsEtcd(t *testing.T) {
 		_, err := maintenance.Alarm(ctx, &pb.AlarmRequest{Action: action, Alarm: pb.AlarmType_NOSPACE})
 		return err
 	}
+	learner, err := pb.NewClusterClient(conn).MemberAdd(ctx, &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{"http://127.0.0.1:11"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	update := func(urls ...string) error {
+		_, err := pb.NewClusterClient(conn).MemberUpdate(ctx, &pb.MemberUpdateRequest{ID: learner.Member.ID, PeerURLs: urls})
+		return err
+	}
+	const urls = "etcdserver: given member URLs are invalid"
 	const notFound, action = "etcdserver: key not found", "etcdserver: unknown alarm action"
 	for _, c := range []struct {
 		what string
@@ -59,6 +68,9 @@ func TestShimAnswersWhatEndsEtcd(t *testing.T) {
 		{"the same, in a transaction within", nested(&pb.PutRequest{Key: key, IgnoreValue: true}), notFound},
 		{"an unknown alarm action", alarm(3), action},
 		{"a negative alarm action", alarm(-1), action},
+		{"an empty URL of a learner", update(""), urls},
+		{"no URL of a learner", update(), urls},
+		{"a learner's URL that is none", update("http://127.0.0.1"), urls},
 	} {
 		if status.Code(c.err) != codes.InvalidArgument || status.Convert(c.err).Message() != c.text {
 			t.Errorf("%s: %v", c.what, c.err)

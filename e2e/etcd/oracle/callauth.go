@@ -15,20 +15,20 @@ func authCalls() []call {
 		{"Auth.AuthStatus", 4, 40, func(g *generator) { g.add("Auth.AuthStatus", &pb.AuthStatusRequest{}) }, nil},
 		{"Auth.Authenticate", 2, 50, (*generator).authenticate, (*generator).badAuthenticate},
 		{"Auth.UserAdd", 2, 40, (*generator).userAdd, (*generator).badUserAdd},
-		{"Auth.UserGet", 3, 40, func(g *generator) { g.add("Auth.UserGet", &pb.AuthUserGetRequest{Name: g.aUser()}) }, (*generator).badUserGet},
-		{"Auth.UserList", 3, 40, func(g *generator) { g.add("Auth.UserList", &pb.AuthUserListRequest{}) }, nil},
-		{"Auth.UserDelete", 2, 50, func(g *generator) { g.add("Auth.UserDelete", &pb.AuthUserDeleteRequest{Name: g.aUser()}) }, (*generator).badUserDelete},
+		{"Auth.UserGet", 5, 40, func(g *generator) { g.add("Auth.UserGet", &pb.AuthUserGetRequest{Name: pick(g, g.aUser(), "root")}) }, (*generator).badUserGet},
+		{"Auth.UserList", 4, 40, func(g *generator) { g.add("Auth.UserList", &pb.AuthUserListRequest{}) }, nil},
+		{"Auth.UserDelete", 4, 40, (*generator).userDelete, (*generator).badUserDelete},
 		{"Auth.UserChangePassword", 1, 50, (*generator).changePassword, (*generator).badChangePassword},
 		{"Auth.UserGrantRole", 3, 40, func(g *generator) {
 			g.add("Auth.UserGrantRole", &pb.AuthUserGrantRoleRequest{User: g.aUser(), Role: g.aRole()})
 		}, (*generator).badUserGrantRole},
-		{"Auth.UserRevokeRole", 3, 40, (*generator).userRevokeRole, (*generator).badUserRevokeRole},
-		{"Auth.RoleAdd", 3, 40, func(g *generator) { g.add("Auth.RoleAdd", &pb.AuthRoleAddRequest{Name: g.aRole()}) }, (*generator).badRoleAdd},
-		{"Auth.RoleGet", 3, 40, func(g *generator) { g.add("Auth.RoleGet", &pb.AuthRoleGetRequest{Role: g.aRole()}) }, (*generator).badRoleGet},
-		{"Auth.RoleList", 3, 40, func(g *generator) { g.add("Auth.RoleList", &pb.AuthRoleListRequest{}) }, nil},
-		{"Auth.RoleDelete", 2, 50, func(g *generator) { g.add("Auth.RoleDelete", &pb.AuthRoleDeleteRequest{Role: g.aRole()}) }, (*generator).badRoleDelete},
+		{"Auth.UserRevokeRole", 5, 40, (*generator).userRevokeRole, (*generator).badUserRevokeRole},
+		{"Auth.RoleAdd", 4, 40, (*generator).roleAdd, (*generator).badRoleAdd},
+		{"Auth.RoleGet", 5, 40, func(g *generator) { g.add("Auth.RoleGet", &pb.AuthRoleGetRequest{Role: pick(g, g.aRole(), "root")}) }, (*generator).badRoleGet},
+		{"Auth.RoleList", 4, 40, func(g *generator) { g.add("Auth.RoleList", &pb.AuthRoleListRequest{}) }, nil},
+		{"Auth.RoleDelete", 4, 40, (*generator).roleDelete, (*generator).badRoleDelete},
 		{"Auth.RoleGrantPermission", 3, 40, (*generator).grantPermission, (*generator).badGrantPermission},
-		{"Auth.RoleRevokePermission", 3, 40, (*generator).revokePermission, (*generator).badRevokePermission},
+		{"Auth.RoleRevokePermission", 5, 40, (*generator).revokePermission, (*generator).badRevokePermission},
 	}
 }
 
@@ -79,7 +79,7 @@ func (g *generator) logIn() {
 // impersonate chooses who makes the next calls.
 func (g *generator) impersonate() {
 	switch n := g.IntN(20); {
-	case n < 12:
+	case n < 14:
 		g.user = "root"
 	case n < 18:
 		g.user = pick(g, users()[:3]...)
@@ -184,6 +184,41 @@ func (g *generator) userAdd() {
 		r.Password, r.Options = "", &authpb.UserAddOptions{NoPassword: true}
 	}
 	g.add("Auth.UserAdd", r)
+}
+
+// userDelete deletes a user who mostly exists, and mostly adds another of that name.
+func (g *generator) userDelete() {
+	name := g.aUser()
+	if g.chance(40) {
+		g.add("Auth.UserAdd", &pb.AuthUserAddRequest{Name: name, Password: password})
+	}
+	g.add("Auth.UserDelete", &pb.AuthUserDeleteRequest{Name: name})
+	if g.chance(60) {
+		g.add("Auth.UserAdd", &pb.AuthUserAddRequest{Name: name, Password: password})
+		g.add("Auth.UserGrantRole", &pb.AuthUserGrantRoleRequest{User: name, Role: g.aRole()})
+	}
+}
+
+// roleAdd adds a role that mostly does not exist yet, with a permission.
+func (g *generator) roleAdd() {
+	name := g.aRole()
+	if g.chance(60) {
+		g.add("Auth.RoleDelete", &pb.AuthRoleDeleteRequest{Role: name})
+	}
+	g.add("Auth.RoleAdd", &pb.AuthRoleAddRequest{Name: name})
+	g.add("Auth.RoleGrantPermission", &pb.AuthRoleGrantPermissionRequest{Name: name, Perm: g.permission()})
+}
+
+// roleDelete deletes a role that mostly exists.
+func (g *generator) roleDelete() {
+	name := g.aRole()
+	if g.chance(60) {
+		g.add("Auth.RoleAdd", &pb.AuthRoleAddRequest{Name: name})
+	}
+	g.add("Auth.RoleDelete", &pb.AuthRoleDeleteRequest{Role: name})
+	if g.chance(60) {
+		g.add("Auth.RoleAdd", &pb.AuthRoleAddRequest{Name: name})
+	}
 }
 
 func (g *generator) badUserAdd() {

@@ -8,10 +8,10 @@ import (
 
 func clusterCalls() []call {
 	return []call{
-		{"Cluster.MemberList", 4, 30, func(g *generator) { g.add("Cluster.MemberList", &pb.MemberListRequest{Linearizable: g.chance(50)}) }, nil},
+		{"Cluster.MemberList", 5, 30, func(g *generator) { g.add("Cluster.MemberList", &pb.MemberListRequest{Linearizable: g.chance(50)}) }, nil},
 		{"Cluster.MemberAdd", 3, 50, (*generator).memberAdd, (*generator).badMemberAdd},
 		{"Cluster.MemberRemove", 3, 40, (*generator).memberRemove, (*generator).badMemberRemove},
-		{"Cluster.MemberUpdate", 3, 40, (*generator).memberUpdate, (*generator).badMemberUpdate},
+		{"Cluster.MemberUpdate", 6, 40, (*generator).memberUpdate, (*generator).badMemberUpdate},
 		{"Cluster.MemberPromote", 2, 100, nil, (*generator).badMemberPromote},
 	}
 }
@@ -85,6 +85,7 @@ func (g *generator) badMemberUpdate() {
 	r := &pb.MemberUpdateRequest{ID: pick(g, 12345, 0, g.member(), selfSymbol()), PeerURLs: []string{g.peerURL()}}
 	row := 36
 	if g.chance(50) {
+		r.ID = pick(g, 12345, 0, selfSymbol()) // see notAsked
 		r.PeerURLs = pick(g, nil, []string{""}, []string{"not a URL"}, []string{"http://127.0.0.1"})
 		row = 37
 	}

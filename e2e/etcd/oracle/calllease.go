@@ -12,9 +12,9 @@ func leaseCalls() []call {
 	return []call{
 		{"Lease.LeaseGrant", 4, 40, (*generator).grant, (*generator).badGrant},
 		{"Lease.LeaseRevoke", 3, 40, func(g *generator) { g.add("Lease.LeaseRevoke", &pb.LeaseRevokeRequest{ID: g.lease()}) }, (*generator).badRevoke},
-		{"Lease.LeaseKeepAlive", 2, 25, (*generator).keepAlive, nil},
+		{"Lease.LeaseKeepAlive", 2, 35, (*generator).keepAlive, nil},
 		{"Lease.LeaseTimeToLive", 3, 25, (*generator).timeToLive, nil},
-		{"Lease.LeaseLeases", 2, 25, func(g *generator) { g.add("Lease.LeaseLeases", &pb.LeaseLeasesRequest{}) }, nil},
+		{"Lease.LeaseLeases", 3, 25, func(g *generator) { g.add("Lease.LeaseLeases", &pb.LeaseLeasesRequest{}) }, nil},
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 
 func lockCalls() []call {
 	return []call{
-		{"Lock.Lock", 1, 40, (*generator).lock, (*generator).badLock},
-		{"Lock.Unlock", 1, 40, (*generator).lock, (*generator).badUnlock},
+		{"Lock.Lock", 1, 50, (*generator).lock, (*generator).badLock},
+		{"Lock.Unlock", 1, 50, (*generator).lock, (*generator).badUnlock},
 	}
 }
 

@@ -8,12 +8,12 @@ func maintenanceCalls() []call {
 	return []call{
 		{"Maintenance.Status", 6, 30, func(g *generator) { g.add("Maintenance.Status", &pb.StatusRequest{}) }, nil},
 		{"Maintenance.Alarm", 6, 35, (*generator).alarm, (*generator).badAlarm},
-		{"Maintenance.HashKV", 6, 35, (*generator).hashKV, (*generator).badHashKV},
-		{"Maintenance.Hash", 1, 30, (*generator).hash, nil},
+		{"Maintenance.HashKV", 14, 35, (*generator).hashKV, (*generator).badHashKV},
+		{"Maintenance.Hash", 2, 60, (*generator).hash, nil},
 		{"Maintenance.Snapshot", 1, 50, func(g *generator) { g.add("Maintenance.Snapshot", &pb.SnapshotRequest{}) }, nil},
 		{"Maintenance.Defragment", 1, 50, func(g *generator) { g.add("Maintenance.Defragment", &pb.DefragmentRequest{}) }, nil},
-		{"Maintenance.MoveLeader", 2, 70, func(g *generator) { g.add("Maintenance.MoveLeader", &pb.MoveLeaderRequest{TargetID: selfSymbol()}) }, (*generator).badMoveLeader},
-		{"Maintenance.Downgrade", 2, 60, (*generator).downgrade, (*generator).badDowngrade},
+		{"Maintenance.MoveLeader", 3, 70, func(g *generator) { g.add("Maintenance.MoveLeader", &pb.MoveLeaderRequest{TargetID: selfSymbol()}) }, (*generator).badMoveLeader},
+		{"Maintenance.Downgrade", 3, 60, (*generator).downgrade, (*generator).badDowngrade},
 	}
 }
 
@@ -85,11 +85,14 @@ func (g *generator) hashKV() {
 	g.add("Maintenance.HashKV", &pb.HashKVRequest{Revision: pick(g, 0, 0, 0, compacted(1), compacted(2), -1)})
 }
 
-// hashOfCompaction asks for the hash that a compaction took, at its very revision. The
-// compaction is awaited, and has something to do; else what is told is a matter of time.
+// hashOfCompaction asks for the hash that a compaction took, at its very revision. One is taken
+// only if the compaction before was done by then, so that one is awaited, too; each has
+// something to do. Else what is told is a matter of time.
 func (g *generator) hashOfCompaction() {
-	g.add("KV.Put", &pb.PutRequest{Key: g.key(), Value: g.value()})
-	g.add("KV.Compact", &pb.CompactionRequest{Revision: now(0), Physical: true})
+	for range 2 {
+		g.add("KV.Put", &pb.PutRequest{Key: g.key(), Value: g.value()})
+		g.add("KV.Compact", &pb.CompactionRequest{Revision: now(0), Physical: true})
+	}
 	g.add("Maintenance.HashKV", &pb.HashKVRequest{Revision: compacted(0)})
 	g.add("KV.Put", &pb.PutRequest{Key: g.key(), Value: g.value()})
 	g.add("Maintenance.HashKV", &pb.HashKVRequest{Revision: pick(g, compacted(0), compacted(1), 0)})

@@ -78,7 +78,7 @@ func (g *generator) create(stream int) *pb.WatchRequest {
 			c.StartRevision = now(1 + g.IntN(6))
 		}
 	case g.chance(70):
-		c.StartRevision = pick(g, now(-g.IntN(40)), now(0), compacted(0))
+		c.StartRevision = pick(g, now(-g.IntN(40)), now(0), compacted(0), compacted(1))
 	}
 	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: c}}
 }
