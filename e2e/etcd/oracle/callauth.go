@@ -10,25 +10,25 @@ import (
 
 func authCalls() []call {
 	return []call{
-		{"Auth.AuthEnable", 2, 40, (*generator).authEnable, (*generator).badAuthEnable},
-		{"Auth.AuthDisable", 2, 40, (*generator).authDisable, nil},
+		{"Auth.AuthEnable", 4, 40, (*generator).authEnable, (*generator).badAuthEnable},
+		{"Auth.AuthDisable", 3, 40, (*generator).authDisable, nil},
 		{"Auth.AuthStatus", 4, 40, func(g *generator) { g.add("Auth.AuthStatus", &pb.AuthStatusRequest{}) }, nil},
 		{"Auth.Authenticate", 2, 50, (*generator).authenticate, (*generator).badAuthenticate},
 		{"Auth.UserAdd", 2, 40, (*generator).userAdd, (*generator).badUserAdd},
-		{"Auth.UserGet", 5, 40, func(g *generator) { g.add("Auth.UserGet", &pb.AuthUserGetRequest{Name: pick(g, g.aUser(), "root")}) }, (*generator).badUserGet},
-		{"Auth.UserList", 4, 40, func(g *generator) { g.add("Auth.UserList", &pb.AuthUserListRequest{}) }, nil},
-		{"Auth.UserDelete", 4, 40, (*generator).userDelete, (*generator).badUserDelete},
-		{"Auth.UserChangePassword", 1, 50, (*generator).changePassword, (*generator).badChangePassword},
+		{"Auth.UserGet", 6, 40, func(g *generator) { g.add("Auth.UserGet", &pb.AuthUserGetRequest{Name: pick(g, g.aUser(), "root")}) }, (*generator).badUserGet},
+		{"Auth.UserList", 5, 40, func(g *generator) { g.add("Auth.UserList", &pb.AuthUserListRequest{}) }, nil},
+		{"Auth.UserDelete", 5, 40, (*generator).userDelete, (*generator).badUserDelete},
+		{"Auth.UserChangePassword", 2, 55, (*generator).changePassword, (*generator).badChangePassword},
 		{"Auth.UserGrantRole", 3, 40, func(g *generator) {
 			g.add("Auth.UserGrantRole", &pb.AuthUserGrantRoleRequest{User: g.aUser(), Role: g.aRole()})
 		}, (*generator).badUserGrantRole},
-		{"Auth.UserRevokeRole", 5, 40, (*generator).userRevokeRole, (*generator).badUserRevokeRole},
+		{"Auth.UserRevokeRole", 6, 40, (*generator).userRevokeRole, (*generator).badUserRevokeRole},
 		{"Auth.RoleAdd", 4, 40, (*generator).roleAdd, (*generator).badRoleAdd},
-		{"Auth.RoleGet", 5, 40, func(g *generator) { g.add("Auth.RoleGet", &pb.AuthRoleGetRequest{Role: pick(g, g.aRole(), "root")}) }, (*generator).badRoleGet},
-		{"Auth.RoleList", 4, 40, func(g *generator) { g.add("Auth.RoleList", &pb.AuthRoleListRequest{}) }, nil},
+		{"Auth.RoleGet", 6, 40, func(g *generator) { g.add("Auth.RoleGet", &pb.AuthRoleGetRequest{Role: pick(g, g.aRole(), "root")}) }, (*generator).badRoleGet},
+		{"Auth.RoleList", 5, 40, func(g *generator) { g.add("Auth.RoleList", &pb.AuthRoleListRequest{}) }, nil},
 		{"Auth.RoleDelete", 4, 40, (*generator).roleDelete, (*generator).badRoleDelete},
 		{"Auth.RoleGrantPermission", 3, 40, (*generator).grantPermission, (*generator).badGrantPermission},
-		{"Auth.RoleRevokePermission", 5, 40, (*generator).revokePermission, (*generator).badRevokePermission},
+		{"Auth.RoleRevokePermission", 6, 40, (*generator).revokePermission, (*generator).badRevokePermission},
 	}
 }
 
@@ -51,6 +51,12 @@ func (g *generator) enableAuth() {
 	g.add("Auth.AuthEnable", &pb.AuthEnableRequest{}, 40)
 	g.add("Auth.RoleAdd", &pb.AuthRoleAddRequest{Name: "root"})
 	g.add("Auth.UserGrantRole", &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})
+	g.foundUsers()
+	g.turnOn()
+}
+
+// foundUsers adds users, and roles with permissions.
+func (g *generator) foundUsers() {
 	for i, u := range users() {
 		if i < len(roles()) {
 			g.add("Auth.UserAdd", &pb.AuthUserAddRequest{Name: u, Password: password})
@@ -61,7 +67,6 @@ func (g *generator) enableAuth() {
 			g.add("Auth.UserAdd", &pb.AuthUserAddRequest{Name: u, Options: &authpb.UserAddOptions{NoPassword: true}})
 		}
 	}
-	g.turnOn()
 }
 
 func (g *generator) turnOn() {
@@ -132,8 +137,13 @@ func (g *generator) authEnable() {
 	g.turnOn()
 }
 
-// badAuthEnable takes from root what it needs.
+// badAuthEnable takes from root what it needs. In a profile without authentication root
+// never gets it.
 func (g *generator) badAuthEnable() {
+	if !g.profile.auth {
+		g.add("Auth.AuthEnable", &pb.AuthEnableRequest{}, 40)
+		return
+	}
 	was := g.user
 	g.user = "root"
 	g.add("Auth.AuthDisable", &pb.AuthDisableRequest{})
@@ -281,7 +291,7 @@ func (g *generator) userRevokeRole() {
 }
 
 func (g *generator) badUserRevokeRole() {
-	if g.chance(30) {
+	if g.profile.auth && g.chance(30) {
 		g.add("Auth.UserRevokeRole", &pb.AuthUserRevokeRoleRequest{Name: "root", Role: "root"})
 		g.add("Auth.UserGrantRole", &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})
 		return

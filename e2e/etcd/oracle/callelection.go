@@ -9,9 +9,9 @@ func electionCalls() []call {
 	return []call{
 		{"Election.Campaign", 2, 40, (*generator).campaign, (*generator).badCampaign},
 		{"Election.Proclaim", 2, 40, (*generator).campaign, (*generator).badProclaim},
-		{"Election.Leader", 2, 40, (*generator).campaign, (*generator).badLeader},
+		{"Election.Leader", 2, 55, (*generator).campaign, (*generator).badLeader},
 		{"Election.Observe", 2, 40, (*generator).observe, nil},
-		{"Election.Resign", 2, 40, (*generator).campaign, (*generator).badResign},
+		{"Election.Resign", 2, 70, (*generator).campaign, (*generator).badResign},
 	}
 }
 

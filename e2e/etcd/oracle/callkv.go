@@ -223,7 +223,7 @@ func (g *generator) badDelete() {
 // compact forgets a little: what is left of history is what there is to read.
 func (g *generator) compact() {
 	if g.profile.big > 0 && g.chance(80) { // enough to be told in fragments
-		g.add("KV.Compact", &pb.CompactionRequest{Revision: now(-40 - g.IntN(20)), Physical: g.chance(50)})
+		g.add("KV.Compact", &pb.CompactionRequest{Revision: now(-80 - g.IntN(40)), Physical: g.chance(50)})
 		return
 	}
 	g.add("KV.Compact", &pb.CompactionRequest{Revision: pick(g, now(-g.IntN(12)), now(-g.IntN(6)), compacted(2+g.IntN(3)), now(0)), Physical: g.chance(50)})

@@ -94,5 +94,5 @@ func (g *generator) badLock() {
 }
 
 func (g *generator) badUnlock() {
-	g.add("Lock.Unlock", &v3lockpb.UnlockRequest{Key: pick(g, nil, nil, []byte("lock/none"))})
+	g.add("Lock.Unlock", &v3lockpb.UnlockRequest{Key: pick(g, nil, nil, nil, nil, []byte("lock/none"))})
 }

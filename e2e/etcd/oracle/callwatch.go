@@ -31,6 +31,11 @@ func (g *generator) watch() {
 		g.script = append(g.script, Step{Verb: verbNotify, Stream: stream})
 		return
 	}
+	if g.profile.big > 0 && g.chance(20) { // more than goes into one message
+		all := &pb.WatchCreateRequest{Key: []byte("k/"), RangeEnd: []byte("k0"), StartRevision: compacted(1), PrevKv: true, Fragment: g.chance(80)}
+		g.watchStep(pick(g, 1, 2), &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: all}})
+		return
+	}
 	switch n := g.IntN(20); {
 	case n < 12:
 		g.watchStep(stream, g.create(stream))

@@ -179,6 +179,9 @@ func (g *generator) begin() {
 	for range 3 {
 		g.add("KV.Put", &pb.PutRequest{Key: g.key(), Value: []byte("first")})
 	}
+	if g.profile.weight["Auth"] > 0 && !g.profile.auth {
+		g.foundUsers()
+	}
 	g.add("KV.Compact", &pb.CompactionRequest{Revision: now(0), Physical: true})
 	g.hashes = g.chance(60)
 }

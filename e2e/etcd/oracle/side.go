@@ -94,8 +94,11 @@ func newPair(t testing.TB, dir string, methods map[string]*method, flags []strin
 	return etcd, shim
 }
 
+// storageVersion is what both come to call their file's version.
+const storageVersion = "3.7.0"
+
 // dial connects, asks the server for its id, and waits until it has agreed with
-// itself on its version, which etcd does some milliseconds after it serves.
+// itself on its version, which etcd does some milliseconds after it serves, or 4 s.
 func (s *Side) dial(t testing.TB) {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+s.server.Address, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -114,7 +117,7 @@ func (s *Side) dial(t testing.TB) {
 		if err != nil && s.known.self == 0 {
 			t.Fatalf("%s: %v", s.name, err)
 		}
-		if err != nil || status.StorageVersion != "" {
+		if err != nil || status.StorageVersion == storageVersion {
 			s.known.self = max(s.known.self, status.GetHeader().GetMemberId())
 			s.seen(status.GetHeader())
 			return
@@ -122,7 +125,7 @@ func (s *Side) dial(t testing.TB) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%s: its store has no version after %v", s.name, callTimeout)
+			t.Fatalf("%s: its store is not of its version after %v", s.name, callTimeout)
 		}
 	}
 }
