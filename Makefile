@@ -48,7 +48,7 @@ else
 	go test -v -tags live -count=1 -timeout 20m ./conformance -run '^TestLive$$' -endpoint=$(ENDPOINT) -profile=$(PROFILE)
 endif
 
-e2e: e2e-etcd e2e-clients crash power-short uml-power disk hostile e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, other clients, the fault rigs in their short forms, Kubernetes' storage suite, a control plane.
+e2e: e2e-etcd auth-matrix e2e-clients crash power-short uml-power disk hostile e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, other clients, the fault rigs in their short forms, Kubernetes' storage suite, a control plane.
 
 e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
 	cd e2e/etcd && go test -count=1 -timeout 20m -skip 'TestConformance|TestMutants|TestEtcdctlTable' .
@@ -85,6 +85,10 @@ oracle: ## Compare shim's answers with etcd's over random sequences of every RPC
 
 oracle-full: ## The same with 1,000,000 calls, and enough of each RPC, in 20 parts: parts that have passed are not run again. SHARD=i/n is one of n. RESULTS=1 notes it in e2e/RESULTS.md.
 	cd e2e/etcd && go test -count=1 -timeout 600m -v ./oracle -full -tampers 40 $(if $(SHARD),-shard $(SHARD)) $(if $(SEED),-seed $(SEED)) $(ORACLE)
+
+.PHONY: auth-matrix
+auth-matrix: ## Ask every RPC in every form as every kind of caller, of shim and of etcd, and compare each answer.
+	cd e2e/etcd && go test -count=1 -timeout 20m -v -run 'TestAuthMatrix|TestShownKeys' ./oracle
 
 hostile: ## Treat shim badly: clients that never read, speak garbage, ask for too much. FULL=1 for the full sizes, RESULTS=1 notes it in e2e/RESULTS.md.
 	cd e2e && go test -count=1 -timeout 60m -v ./hostile $(if $(FULL),-full)

@@ -15,7 +15,7 @@ type Auth interface {
 	// is asked for every request, so it takes no lock. A pass-through, which does not know,
 	// answers true.
 	AuthEnabled() bool
-	// Identify tells who a caller is: it takes the Token or, without one, the CertName, and
+	// Identify tells who a caller is: it takes the Token or, without one, the CertName if Certified, and
 	// returns the Caller with User and AuthRevision set. It is called once for each request,
 	// and for each message of a stream of requests, and what it returned goes to the backend.
 	// It takes no lock that a writer holds for long. While authentication is off, and of a

@@ -23,8 +23,10 @@ type Caller struct {
 	// Token is what the client sent as its token, without a leading "Bearer ", for
 	// Identify and for a backend that forwards requests.
 	Token string
-	// CertName is the common name of the verified client certificate.
-	CertName string
+	// Certified tells that the client has a verified certificate that says who asks, and
+	// CertName is its common name, which may be empty.
+	Certified bool
+	CertName  string
 }
 
 // callerKey is where WithCaller keeps a Caller.

@@ -15,17 +15,19 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 )
 
-// registered lists the full methods that a server answers, with whether each is a stream.
+// registered lists the full methods that a server answers, on any of its ports, with whether each
+// is a stream.
 func registered(s *Server) map[string]bool {
 	methods := make(map[string]bool)
-	for _, service := range s.services() {
-		for _, m := range service.Methods {
-			methods["/"+service.ServiceName+"/"+m.MethodName] = false
-		}
-		for _, m := range service.Streams {
-			methods["/"+service.ServiceName+"/"+m.StreamName] = true
+	for _, server := range []*grpc.Server{s.grpc, s.viaHTTP} {
+		for name, service := range server.GetServiceInfo() {
+			for _, m := range service.Methods {
+				methods["/"+name+"/"+m.Name] = m.IsClientStream || m.IsServerStream
+			}
 		}
 	}
 	return methods
@@ -56,7 +58,9 @@ func TestEveryRPCHasAnAccess(t *testing.T) {
 		}
 	}
 	found := 0
-	for _, file := range []protoreflect.FileDescriptor{pb.File_rpc_proto, grpc_health_v1.File_grpc_health_v1_health_proto} {
+	for _, file := range []protoreflect.FileDescriptor{
+		pb.File_rpc_proto, v3lockpb.File_v3lock_proto, v3electionpb.File_v3election_proto, grpc_health_v1.File_grpc_health_v1_health_proto,
+	} {
 		for i := range file.Services().Len() {
 			service := file.Services().Get(i)
 			for j := range service.Methods().Len() {
@@ -65,11 +69,14 @@ func TestEveryRPCHasAnAccess(t *testing.T) {
 				if s.access[method] == denied {
 					t.Errorf("%s has no entry in the table of access", method)
 				}
+				if _, ok := methods[method]; !ok {
+					t.Errorf("%s is not answered", method)
+				}
 			}
 		}
 	}
-	if found < 40 {
-		t.Errorf("the descriptors have %d methods: the walk is broken", found)
+	if found != len(s.access) || found != len(methods) {
+		t.Errorf("the descriptors have %d methods, the table %d, the server %d", found, len(s.access), len(methods))
 	}
 }
 

@@ -217,7 +217,7 @@ func (s *safeBuffer) String() string {
 }
 
 // TestNoSecretsInLog: neither a password, nor its hash, nor a token stands in the log, at any
-// level, of requests that are slow, refused, or end in a panic (CVE-2021-28235).
+// level, of requests that are slow, refused, or end in a panic (CVE-2021-28235, etcd PR 20941).
 func TestNoSecretsInLog(t *testing.T) {
 	const secret = "s3cr3t"
 	log := &safeBuffer{}

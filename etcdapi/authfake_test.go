@@ -67,7 +67,7 @@ func (a *accounts) Identify(_ context.Context, c backends.Caller) (backends.Call
 	a.identified.Add(1)
 	name, ok := strings.CutPrefix(c.Token, "token-")
 	switch {
-	case c.Token == "" && c.CertName == "":
+	case c.Token == "" && !c.Certified:
 		return c, nil
 	case c.Token == "":
 		c.User = c.CertName

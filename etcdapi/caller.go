@@ -66,28 +66,31 @@ func (s *Server) credentials(ctx context.Context) backends.Caller {
 	if !s.cfg.ClientCertAuth {
 		return backends.Caller{}
 	}
-	return backends.Caller{CertName: certName(ctx)}
+	name, ok := certName(ctx)
+	return backends.Caller{Certified: ok, CertName: name}
 }
 
 // certName is the common name of the client's verified certificate (auth/store.go,
-// AuthInfoFromTLS). A request that came as JSON has none: the connection is then the
-// gateway's, whose certificate says nothing of who asked (CVE-2018-16886).
-func certName(ctx context.Context) string {
+// AuthInfoFromTLS). A certificate without a name is one all the same: who has it is a
+// user without a name, and not nobody. A request that came as JSON has none: the
+// connection is then the gateway's, whose certificate says nothing of who asked
+// (CVE-2018-16886).
+func certName(ctx context.Context) (name string, ok bool) {
 	if len(metadata.ValueFromIncomingContext(ctx, gatewayKey)) > 0 {
-		return ""
+		return "", false
 	}
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return ""
+		return "", false
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok {
-		return ""
+		return "", false
 	}
 	for _, chain := range info.State.VerifiedChains {
 		if len(chain) > 0 {
-			return chain[0].Subject.CommonName
+			return chain[0].Subject.CommonName, true
 		}
 	}
-	return ""
+	return "", false
 }

@@ -29,7 +29,7 @@ func certified(ctx context.Context, name string, verified bool) context.Context 
 
 // TestCredentials: the token comes first, from "token" or "authorization"; the name of a
 // certificate counts if certificates are required, was verified, and is not that of the JSON
-// gateway, which calls with the server's own (CVE-2018-16886).
+// gateway, which calls with the server's own (CVE-2018-16886, GO-2021-0077).
 func TestCredentials(t *testing.T) {
 	required := &Server{cfg: Config{ClientCertAuth: true}}
 	optional := &Server{}
@@ -50,7 +50,8 @@ func TestCredentials(t *testing.T) {
 		{"both", required, ctx, []string{"authorization", "a", "token", "t"}, backends.Caller{Token: "t"}},
 		{"two", required, ctx, []string{"token", "t", "token", "u"}, backends.Caller{Token: "t"}},
 		{"empty token", required, certified(ctx, "alice", true), []string{"token", ""}, backends.Caller{Token: "Bearer "}},
-		{"certificate", required, certified(ctx, "alice", true), nil, backends.Caller{CertName: "alice"}},
+		{"certificate", required, certified(ctx, "alice", true), nil, backends.Caller{Certified: true, CertName: "alice"}},
+		{"certificate without a name", required, certified(ctx, "", true), nil, backends.Caller{Certified: true}},
 		{"certificate and token", required, certified(ctx, "alice", true), []string{"token", "t"}, backends.Caller{Token: "t"}},
 		{"certificate not verified", required, certified(ctx, "alice", false), nil, backends.Caller{}},
 		{"certificate not required", optional, certified(ctx, "alice", true), nil, backends.Caller{}},

@@ -181,8 +181,9 @@ func TestGatewayToken(t *testing.T) {
 	}
 }
 
-// TestGatewayNamesNobody names CVE-2018-16886: a request through the gateway has no
-// certificate, neither the server's nor the one of the client that sent it.
+// TestGatewayNamesNobody names CVE-2018-16886 (GO-2021-0077): a request through the gateway
+// has no certificate, neither the server's nor the one of the client that sent it. Nor does it
+// connect to any listener, which could be another's (CVE-2020-15114, CVE-2020-15136, GHSA-j86v-2vjr-fg8f).
 func TestGatewayNamesNobody(t *testing.T) {
 	a := newAuthority(t)
 	seen := make(chan *credentials.TLSInfo, 1)

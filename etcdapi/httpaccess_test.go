@@ -24,8 +24,8 @@ func handler(t *testing.T, cfg Config) http.Handler {
 	return s.HTTPHandler()
 }
 
-// TestHostWhitelist names CVE-2018-1099, DNS rebinding: a plaintext request that names
-// another host is refused, before anything else is looked at.
+// TestHostWhitelist names CVE-2018-1099, DNS rebinding, and CVE-2018-1098, forged requests of
+// a web page: a plaintext request that names another host is refused, before anything else is looked at.
 func TestHostWhitelist(t *testing.T) {
 	for _, c := range []struct {
 		list []string

@@ -312,8 +312,9 @@ func TestRejectedCertificate(t *testing.T) {
 	}
 }
 
-// TestSilentTLS names CVE-2026-73500: who says nothing, before the handshake, within it or
-// after it, is disconnected, and others are served meanwhile.
+// TestSilentTLS names CVE-2026-73500 (GHSA-6vch-q96h-7gc3) and etcd's lack of a
+// ReadHeaderTimeout: who says nothing, before the handshake, within it or after it, is
+// disconnected, and others are served meanwhile.
 func TestSilentTLS(t *testing.T) {
 	a := newAuthority(t)
 	core, logs := observer.New(zapcore.WarnLevel)

@@ -62,10 +62,19 @@ func (observer) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	}
 }
 
-// begin makes an attempt, to be found in the context that it returns.
-func begin(ctx context.Context, p purpose, caller backends.Caller) (context.Context, *attempt) {
-	if caller.Token != "" {
+// gatewayKey is metadata by which etcd knows that a connection's certificate is not that of who
+// asks, and leaves its name out of account (auth/store.go, AuthInfoFromTLS).
+const gatewayKey = "grpcgateway-accept"
+
+// begin makes an attempt, to be found in the context that it returns. Who has no token
+// is nobody, and must not become the user whom this server's own certificate names at the upstream
+// (CVE-2018-16886).
+func (b *Backend) begin(ctx context.Context, p purpose, caller backends.Caller) (context.Context, *attempt) {
+	switch {
+	case caller.Token != "":
 		ctx = metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, caller.Token)
+	case b.certified:
+		ctx = metadata.AppendToOutgoingContext(ctx, gatewayKey, "*/*")
 	}
 	a := &attempt{purpose: p}
 	return context.WithValue(ctx, attemptKey{}, a), a
@@ -75,7 +84,7 @@ func begin(ctx context.Context, p purpose, caller backends.Caller) (context.Cont
 func (b *Backend) call(ctx context.Context, p purpose, method string, caller backends.Caller,
 	request proto.Message, response any, options ...grpc.CallOption,
 ) error {
-	rpc, a := begin(ctx, p, caller)
+	rpc, a := b.begin(ctx, p, caller)
 	return b.outcome(ctx, a, b.conn.Invoke(rpc, method, request, response, options...))
 }
 

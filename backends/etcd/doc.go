@@ -28,5 +28,6 @@
 //
 // Connections are not encrypted unless a parameter of the URL turns TLS on: tls,
 // cacert, cert with key, insecure-skip-tls-verify. The upstream's certificate must be for
-// the first host of the URL.
+// the first host of the URL. The client's certificate lets this server in and names no user: each
+// caller is who its own token says.
 package etcd

@@ -41,10 +41,13 @@ const (
 // Backend passes requests on. It implements backends.Backend and every
 // capability that exists.
 type Backend struct {
-	conn    *grpc.ClientConn
-	clock   backends.Clock
+	conn  *grpc.ClientConn
+	clock backends.Clock
+	// version is empty when the upstream tells it to known users alone.
 	version string
-	closed  atomic.Bool
+	// certified tells that the connection has a client certificate.
+	certified bool
+	closed    atomic.Bool
 	// noStream is set once the upstream said that it has no RangeStream.
 	noStream atomic.Bool
 }
@@ -65,10 +68,12 @@ func open(ctx context.Context, u *url.URL, env backends.Env) (backends.Backend, 
 	if err != nil {
 		return nil, err
 	}
+	b.certified = u.Query().Get(paramCert) != ""
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	st := &pb.StatusResponse{}
-	if err := b.call(ctx, reading, pb.Maintenance_Status_FullMethodName, backends.Caller{}, &pb.StatusRequest{}, st, grpc.WaitForReady(true)); err != nil {
+	err = b.call(ctx, reading, pb.Maintenance_Status_FullMethodName, backends.Caller{}, &pb.StatusRequest{}, st, grpc.WaitForReady(true))
+	if err != nil && !errors.Is(err, backends.ErrUserEmpty) { // then it is there, and authentication is on
 		return nil, errors.Join(fmt.Errorf("etcd backend: no answer from %s: %w", u.Host, err), b.Close(ctx))
 	}
 	b.version = st.Version

@@ -33,7 +33,7 @@ func (b *Backend) LeaseRevoke(ctx context.Context, caller backends.Caller, id in
 func (b *Backend) LeaseKeepAlive(ctx context.Context, caller backends.Caller, id int64) (backends.LeaseKeepAliveResult, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	rpc, a := begin(ctx, writing, caller)
+	rpc, a := b.begin(ctx, writing, caller)
 	r, err := b.keepAlive(rpc, &pb.LeaseKeepAliveRequest{ID: id})
 	if err != nil {
 		return backends.LeaseKeepAliveResult{}, b.outcome(ctx, a, err)

@@ -58,7 +58,7 @@ func (b *Backend) Defragment(ctx context.Context, caller backends.Caller) (backe
 // Snapshot implements backends.Snapshotter.
 func (b *Backend) Snapshot(ctx context.Context, caller backends.Caller) (*backends.Snapshot, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	rpc, a := begin(ctx, reading, caller)
+	rpc, a := b.begin(ctx, reading, caller)
 	s := &snapshot{b: b, ctx: ctx, cancel: cancel, attempt: a, hash: sha256.New()}
 	first, err := s.open(rpc)
 	if err != nil {

@@ -74,7 +74,7 @@ type streamCursor struct {
 // nil interface.
 func (b *Backend) stream(ctx context.Context, caller backends.Caller, r *pb.RangeRequest) (backends.Cursor, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	rpc, a := begin(ctx, reading, caller)
+	rpc, a := b.begin(ctx, reading, caller)
 	stream, err := b.conn.NewStream(rpc, &grpc.StreamDesc{ServerStreams: true}, pb.KV_RangeStream_FullMethodName)
 	if err == nil {
 		if err = stream.SendMsg(r); err == nil || errors.Is(err, io.EOF) { // EOF: the reason is for RecvMsg to tell

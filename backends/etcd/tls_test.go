@@ -20,8 +20,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/etcdshim/shim/backends"
 )
@@ -106,6 +108,80 @@ func TestTLS(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestNobodyIsNotTheCertificate names CVE-2018-16886: a caller without a token is nobody at the upstream,
+// also when this server has a certificate there that names a user; and a token is the caller's.
+func TestNobodyIsNotTheCertificate(t *testing.T) {
+	pair, cert, key := certificate(t)
+	text, err := os.ReadFile(cert)
+	ca := x509.NewCertPool()
+	if err != nil || !ca.AppendCertsFromPEM(text) {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(chan metadata.MD, 1)
+	note := func(ctx context.Context) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		seen <- md
+	}
+	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: ca, ClientAuth: tls.VerifyClientCertIfGiven})),
+		grpc.UnaryInterceptor(func(ctx context.Context, _ any, _ *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
+			note(ctx)
+			return nil, rpctypes.ErrGRPCUserEmpty // so it opens, too, while authentication is on
+		}),
+		grpc.StreamInterceptor(func(_ any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, _ grpc.StreamHandler) error {
+			note(stream.Context())
+			return rpctypes.ErrGRPCUserEmpty
+		}))
+	for _, register := range []func(grpc.ServiceRegistrar){
+		func(r grpc.ServiceRegistrar) { pb.RegisterMaintenanceServer(r, pb.UnimplementedMaintenanceServer{}) },
+		func(r grpc.ServiceRegistrar) { pb.RegisterKVServer(r, pb.UnimplementedKVServer{}) },
+		func(r grpc.ServiceRegistrar) { pb.RegisterWatchServer(r, pb.UnimplementedWatchServer{}) },
+		func(r grpc.ServiceRegistrar) { pb.RegisterLeaseServer(r, pb.UnimplementedLeaseServer{}) },
+	} {
+		register(s)
+	}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	for certified, params := range map[bool]url.Values{true: {"cacert": {cert}, "cert": {cert}, "key": {key}}, false: {"cacert": {cert}}} {
+		opened, err := open(t.Context(), &url.URL{Scheme: "etcd", Host: l.Addr().String(), RawQuery: params.Encode()}, backends.Env{Clock: backends.SystemClock{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := opened.(*Backend)
+		if md := <-seen; (len(md[gatewayKey]) > 0) != certified {
+			t.Errorf("certificate %t: opened with %v", certified, md)
+		}
+		for _, caller := range []backends.Caller{{}, {Token: "alice's"}, {Certified: true, CertName: "root"}} {
+			for what, call := range map[string]func(){
+				"range": func() {
+					if c, err := b.Range(t.Context(), &backends.RangeRequest{Caller: caller, RangeOptions: backends.RangeOptions{KeyRange: backends.KeyRange{Key: []byte("a")}}}); err == nil {
+						_, _ = c.Next(t.Context()) // what is sent counts, and not what is answered
+						c.Close()
+					}
+				},
+				"txn":    func() { _, _ = b.Txn(t.Context(), &backends.TxnRequest{Caller: caller}) },
+				"status": func() { _, _ = b.Status(backends.WithCaller(t.Context(), caller)) },
+				"lease":  func() { _, _ = b.LeaseKeepAlive(t.Context(), caller, 1) },
+			} {
+				call()
+				md := <-seen
+				if gateway := len(md[gatewayKey]) > 0; gateway != (certified && caller.Token == "") {
+					t.Errorf("certificate %t, %s by %+v: %v", certified, what, caller, md)
+				}
+				if token := strings.Join(md["token"], ","); token != caller.Token {
+					t.Errorf("certificate %t, %s by %+v: token %q", certified, what, caller, token)
+				}
+			}
+		}
+		if err := b.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

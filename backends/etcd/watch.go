@@ -74,7 +74,7 @@ func (b *Backend) Watch(ctx context.Context, caller backends.Caller) (backends.W
 		return nil, backends.ErrStopped
 	}
 	inner, cancel := context.WithCancel(ctx)
-	rpc, a := begin(inner, reading, caller)
+	rpc, a := b.begin(inner, reading, caller)
 	stream, err := b.conn.NewStream(rpc, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, pb.Watch_Watch_FullMethodName)
 	if err != nil {
 		cancel()

@@ -46,7 +46,7 @@ func (b *Backend) permitReadAt(ctx context.Context, s *auth.State, who *backends
 	check func(*auth.State, *backends.Caller) error,
 ) (again bool, err error) {
 	err = check(s, who)
-	if err == nil || who.AuthRevision == s.Revision() || who.Token == "" && who.CertName == "" {
+	if err == nil || who.AuthRevision == s.Revision() || who.Token == "" && !who.Certified {
 		return false, err
 	}
 	fresh, bad := b.Identify(ctx, *who)

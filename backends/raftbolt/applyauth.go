@@ -10,7 +10,8 @@ import (
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
 )
 
-// loadAuth reads users and roles at start, and again after a snapshot was installed.
+// loadAuth reads users and roles. Whatever gives the machine another store has to call it:
+// what is kept here is the store's (etcd issue 14571).
 func (m *machine) loadAuth() error {
 	s, err := auth.Load(func(b auth.Bucket, f func(k, v []byte)) error { return m.store.Bucket(mvcc.Bucket(b), f) })
 	if err != nil {

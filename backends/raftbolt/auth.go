@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -25,7 +26,7 @@ func (b *Backend) Identify(ctx context.Context, caller backends.Caller) (backend
 		return caller, nil
 	}
 	if caller.Token == "" {
-		if caller.CertName != "" {
+		if caller.Certified {
 			caller.User, caller.AuthRevision = caller.CertName, s.Revision()
 		}
 		return caller, nil
@@ -115,21 +116,28 @@ func (b *Backend) Authenticate(ctx context.Context, _ backends.Caller, name, pas
 	}
 }
 
+// maxLoggedName bounds a name in the log, in bytes: who has no account chooses it,
+// and may send as much as a request holds.
+const maxLoggedName = 256
+
 // checkPassword takes as long for a user that does not exist as for a wrong password.
 func (b *Backend) checkPassword(ctx context.Context, s *auth.State, name, password string) error {
 	hash, refusal := s.Password(name)
-	if refusal != nil && !errors.Is(refusal, backends.ErrAuthFailed) {
+	switch {
+	case errors.Is(refusal, backends.ErrAuthNotEnabled):
 		return refusal
-	}
-	ok, err := b.hasher.Matches(ctx, hash, password)
-	if err != nil {
-		return err
-	}
-	if refusal == nil && !ok {
-		refusal = backends.ErrAuthFailed
+	case refusal == nil, errors.Is(refusal, backends.ErrAuthFailed):
+		ok, err := b.hasher.Matches(ctx, hash, password)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			refusal = backends.ErrAuthFailed
+		}
 	}
 	if refusal != nil {
-		b.env.Logger.Warn("invalid authentication was requested", zap.String("user", name), zap.Error(refusal))
+		b.env.Logger.Warn("invalid authentication was requested",
+			zap.String("user", strings.ToValidUTF8(name[:min(len(name), maxLoggedName)], "")), zap.Error(refusal))
 	}
 	return refusal
 }

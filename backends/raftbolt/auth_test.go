@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/etcdshim/shim/backends"
@@ -445,17 +447,19 @@ func TestTokensEnd(t *testing.T) {
 // token.
 func TestCertificateName(t *testing.T) {
 	g := openGuarded(t, t.TempDir(), nil)
-	alice := g.identify(backends.Caller{CertName: "alice"})
+	alice := g.identify(backends.Caller{Certified: true, CertName: "alice"})
 	must(t, "put", g.try(alice, put("b", "")))
 	expectErr(t, "put", g.try(alice, put("z", "")), backends.ErrPermissionDenied)
-	_, err := g.Identify(context.Background(), backends.Caller{CertName: "root", Token: "x.1"})
+	_, err := g.Identify(context.Background(), backends.Caller{Certified: true, CertName: "root", Token: "x.1"})
 	expectErr(t, "a bad token beside a name", err, backends.ErrInvalidAuthToken)
-	expectErr(t, "put", g.try(g.identify(backends.Caller{CertName: "nobody"}), put("b", "")), backends.ErrPermissionDenied)
+	expectErr(t, "put", g.try(g.identify(backends.Caller{Certified: true, CertName: "nobody"}), put("b", "")), backends.ErrPermissionDenied)
+	expectErr(t, "put without a certificate", g.try(g.identify(backends.Caller{CertName: "root"}), put("b", "")), backends.ErrUserEmpty)
+	expectErr(t, "put by a certificate without a name", g.try(g.identify(backends.Caller{Certified: true}), put("b", "")), backends.ErrPermissionDenied)
 	for name, want := range map[string][2]error{
-		"": {backends.ErrUserEmpty, backends.ErrUserEmpty}, "nobody": {nil, backends.ErrUserNotFound},
+		"": {nil, backends.ErrUserEmpty}, "nobody": {nil, backends.ErrUserNotFound},
 		"alice": {nil, backends.ErrPermissionDenied}, "root": {nil, nil},
 	} {
-		caller := g.identify(backends.Caller{CertName: name})
+		caller := g.identify(backends.Caller{Certified: true, CertName: name})
 		expectErr(t, "user "+name, g.Authorize(context.Background(), caller, backends.AccessUser), want[0])
 		expectErr(t, "admin "+name, g.Authorize(context.Background(), caller, backends.AccessAdmin), want[1])
 		expectErr(t, "an access that is none", g.Authorize(context.Background(), caller, 0), backends.ErrPermissionDenied)
@@ -586,6 +590,119 @@ func TestAuthSurvives(t *testing.T) {
 	}
 }
 
+// TestAuthFollowsTheStore ensures that a member serves the users, roles and permissions of the
+// store that it has, whichever way it got there: a start, and a restored snapshot, of which the auth
+// revision goes on (etcd 14571: permissions that were of another store).
+func TestAuthFollowsTheStore(t *testing.T) {
+	g := openGuarded(t, t.TempDir(), nil)
+	alice := g.login("alice", alicePassword)
+	early := g.saved()
+	g.root = g.identify(g.root)
+	g.permit("writer", backends.PermissionWrite, "a", "")
+	_, err := g.UserDelete(context.Background(), g.root, "alice")
+	must(t, "delete", err)
+	late := g.saved()
+	revision := g.machine.auth.Load().Revision()
+	g.close()
+	for path, want := range map[string]struct {
+		alice    error
+		revision uint64
+	}{early: {nil, revision - 2}, late: {backends.ErrAuthFailed, revision}} {
+		config := Config{DataDir: filepath.Join(t.TempDir(), "restored")}
+		_, err := Restore(context.Background(), config, RestoreOptions{Snapshot: path}, testEnv(t))
+		must(t, "restore", err)
+		r := &guarded{member: openIn(t, config.DataDir, cheapHashes)}
+		status, err := r.AuthStatus(context.Background(), backends.Caller{})
+		if err != nil || !status.Enabled || status.AuthRevision != want.revision {
+			t.Errorf("%+v, %v, want revision %d", status, err, want.revision)
+		}
+		for what, token := range map[string]string{"alice's": alice.Token, "root's": g.root.Token} {
+			_, err = r.Identify(context.Background(), backends.Caller{Token: token})
+			expectErr(t, "a token of the other store, "+what, err, backends.ErrInvalidAuthToken)
+		}
+		expectErr(t, "read by nobody", r.read(backends.Caller{}, "a", ""), backends.ErrUserEmpty)
+		_, err = r.Authenticate(context.Background(), backends.Caller{}, "alice", alicePassword)
+		expectErr(t, "alice", err, want.alice)
+		if want.alice == nil {
+			caller := r.login("alice", alicePassword)
+			must(t, "put", r.try(caller, put("b", "")))
+			expectErr(t, "put", r.try(caller, put("a", "")), backends.ErrPermissionDenied)
+		}
+		r.root = r.login("root", rootPassword)
+		r.permit("reader", backends.PermissionRead, "x", "")
+		if got := r.machine.auth.Load().Revision(); got != want.revision+1 {
+			t.Errorf("auth revision %d after a change, want %d", got, want.revision+1)
+		}
+	}
+}
+
+// TestRefusedLoginsAreLogged names GO-2024-2530: of each login that is refused the log tells who and
+// why, also of a user who has a certificate alone; never the password, nor more of a name than fits a line.
+func TestRefusedLoginsAreLogged(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	g := openGuarded(t, t.TempDir(), func(_ *Config, env *backends.Env) { env.Logger = zap.New(core) })
+	_, err := g.UserAdd(context.Background(), &backends.UserAddRequest{Caller: g.root, Name: "certified", NoPassword: true})
+	must(t, "add", err)
+	long := strings.Repeat("ä", 1<<19)
+	for _, c := range []struct {
+		user, logged string
+		want         error
+	}{
+		{"alice", "alice", backends.ErrAuthFailed},
+		{"unknown", "unknown", backends.ErrAuthFailed},
+		{"certified", "certified", backends.ErrNoPasswordUser},
+		{"x" + long, "x" + strings.Repeat("ä", maxLoggedName/2-1), backends.ErrAuthFailed},
+	} {
+		_, err := g.Authenticate(context.Background(), backends.Caller{}, c.user, "wrong secret word")
+		expectErr(t, c.logged, err, c.want)
+		lines := logs.FilterMessage("invalid authentication was requested").TakeAll()
+		if len(lines) != 1 {
+			t.Fatalf("%s: %d lines", c.logged, len(lines))
+		}
+		if fields := lines[0].ContextMap(); len(fields) != 2 || fields["user"] != c.logged || fields["error"] != c.want.Error() {
+			t.Errorf("%s: logged %v", c.logged, fields)
+		}
+	}
+	_, err = g.Identify(context.Background(), backends.Caller{Token: "a.secret.token"})
+	expectErr(t, "bad token", err, backends.ErrInvalidAuthToken)
+	lines := logs.FilterMessage("invalid auth token").All()
+	if len(lines) != 1 || lines[0].ContextMap()["token-fingerprint"] != auth.Fingerprint("a.secret.token") || len(lines[0].Context) != 1 {
+		t.Errorf("a bad token is logged as %v", lines)
+	}
+}
+
+// TestFilesArePrivate names CVE-2020-15113: what the member makes is its owner's alone, and a
+// data directory that is open to others is told of.
+func TestFilesArePrivate(t *testing.T) {
+	dir := t.TempDir()
+	must(t, "open the directory to others", os.Chmod(dir, 0o755))
+	core, logs := observer.New(zap.WarnLevel)
+	env := testEnv(t)
+	env.Logger = zap.New(core)
+	b, err := Open(context.Background(), Config{DataDir: dir}, env)
+	must(t, "open", err)
+	lines := logs.FilterMessage("directory is open to others than its owner").All()
+	if len(lines) != 1 || lines[0].ContextMap()["dir"] != dir {
+		t.Errorf("told of %v", lines)
+	}
+	files := 0
+	must(t, "walk", filepath.WalkDir(filepath.Join(dir, "member"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %s", path, info.Mode())
+		}
+		files++
+		return err
+	}))
+	if files < 6 {
+		t.Errorf("only %d files and directories", files)
+	}
+	must(t, "close", b.Close(context.Background()))
+}
+
 // TestSignedTokensOfAMember ensures that a JWT works from login to write, is ended by
 // a change of users, and works again after a restart.
 func TestSignedTokensOfAMember(t *testing.T) {
@@ -627,7 +744,7 @@ func TestSignedTokensOfAMember(t *testing.T) {
 func TestAuthOffCostsNothing(t *testing.T) {
 	c := command{kind: kindTxn, txn: &backends.TxnOp{Success: []backends.Op{put("k", "v")}}}
 	bare := len(c.encode())
-	c.caller = identity(&backends.Caller{Token: "token", CertName: "name"})
+	c.caller = identity(&backends.Caller{Token: "token", Certified: true, CertName: "name"})
 	if n := len(c.encode()); n != bare {
 		t.Errorf("a command of nobody has %d bytes, not %d", n, bare)
 	}
