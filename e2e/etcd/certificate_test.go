@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -237,10 +238,14 @@ func (s *certSide) post(client, key string, header ...string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if answer.StatusCode == http.StatusOK {
-		text = []byte("keys") // with ids of its own
+	compact := new(bytes.Buffer)
+	switch {
+	case answer.StatusCode == http.StatusOK:
+		compact.WriteString("keys") // with ids of its own
+	case json.Compact(compact, text) != nil: // protobuf puts spaces into JSON by a hash of the binary
+		compact = bytes.NewBuffer(bytes.TrimSpace(text))
 	}
-	return fmt.Sprintf("%s %s", answer.Status, bytes.TrimSpace(text))
+	return answer.Status + " " + compact.String()
 }
 
 // TestCertificateUsers ensures that the name of a client's certificate is a user where certificates
@@ -294,7 +299,8 @@ func TestCertificateUsers(t *testing.T) {
 					}
 				}
 			}
-			// etcd knows a request of its gateway by the Accept header that clients mostly send.
+			// etcd 3.7.3 knows a request of its gateway by the Accept header that clients mostly send;
+			// without it, who has any certificate acts under the name of the server's.
 			t.Logf("without Accept etcd answers %s", etcd.post("unnamed", "bob"))
 			if got := shim.post("unnamed", "bob"); !strings.Contains(got, "user name is empty") {
 				t.Errorf("gateway without an Accept header: %s", got)
