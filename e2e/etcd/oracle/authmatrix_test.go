@@ -76,7 +76,7 @@ func TestAuthMatrix(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			start := time.Now()
 			m := newMatrix(mode)
-			etcd, shim := play(t, *dirFlag, known, Script{Flags: mode.flags, Steps: m.steps})
+			etcd, shim := play(t, *dirFlag, known, Script{Flags: mode.flags, Steps: m.steps}, nil)
 			m.judge(t, etcd, shim)
 			if !t.Failed() && !mode.off {
 				sum.add(m, etcd)
