@@ -10,25 +10,25 @@ import (
 
 func authCalls() []call {
 	return []call{
-		{"Auth.AuthEnable", 4, 40, (*generator).authEnable, (*generator).badAuthEnable},
-		{"Auth.AuthDisable", 3, 40, (*generator).authDisable, nil},
+		{"Auth.AuthEnable", 6, 40, (*generator).authEnable, (*generator).badAuthEnable},
+		{"Auth.AuthDisable", 6, 40, (*generator).authDisable, nil},
 		{"Auth.AuthStatus", 4, 40, func(g *generator) { g.add("Auth.AuthStatus", &pb.AuthStatusRequest{}) }, nil},
 		{"Auth.Authenticate", 2, 50, (*generator).authenticate, (*generator).badAuthenticate},
 		{"Auth.UserAdd", 2, 40, (*generator).userAdd, (*generator).badUserAdd},
-		{"Auth.UserGet", 6, 40, func(g *generator) { g.add("Auth.UserGet", &pb.AuthUserGetRequest{Name: pick(g, g.aUser(), "root")}) }, (*generator).badUserGet},
-		{"Auth.UserList", 5, 40, func(g *generator) { g.add("Auth.UserList", &pb.AuthUserListRequest{}) }, nil},
-		{"Auth.UserDelete", 5, 40, (*generator).userDelete, (*generator).badUserDelete},
-		{"Auth.UserChangePassword", 2, 55, (*generator).changePassword, (*generator).badChangePassword},
+		{"Auth.UserGet", 9, 40, func(g *generator) { g.add("Auth.UserGet", &pb.AuthUserGetRequest{Name: pick(g, g.aUser(), "root")}) }, (*generator).badUserGet},
+		{"Auth.UserList", 7, 40, func(g *generator) { g.add("Auth.UserList", &pb.AuthUserListRequest{}) }, nil},
+		{"Auth.UserDelete", 6, 40, (*generator).userDelete, (*generator).badUserDelete},
+		{"Auth.UserChangePassword", 3, 55, (*generator).changePassword, (*generator).badChangePassword},
 		{"Auth.UserGrantRole", 3, 40, func(g *generator) {
 			g.add("Auth.UserGrantRole", &pb.AuthUserGrantRoleRequest{User: g.aUser(), Role: g.aRole()})
 		}, (*generator).badUserGrantRole},
-		{"Auth.UserRevokeRole", 6, 40, (*generator).userRevokeRole, (*generator).badUserRevokeRole},
+		{"Auth.UserRevokeRole", 7, 40, (*generator).userRevokeRole, (*generator).badUserRevokeRole},
 		{"Auth.RoleAdd", 4, 40, (*generator).roleAdd, (*generator).badRoleAdd},
-		{"Auth.RoleGet", 6, 40, func(g *generator) { g.add("Auth.RoleGet", &pb.AuthRoleGetRequest{Role: pick(g, g.aRole(), "root")}) }, (*generator).badRoleGet},
-		{"Auth.RoleList", 5, 40, func(g *generator) { g.add("Auth.RoleList", &pb.AuthRoleListRequest{}) }, nil},
-		{"Auth.RoleDelete", 4, 40, (*generator).roleDelete, (*generator).badRoleDelete},
+		{"Auth.RoleGet", 8, 40, func(g *generator) { g.add("Auth.RoleGet", &pb.AuthRoleGetRequest{Role: pick(g, g.aRole(), "root")}) }, (*generator).badRoleGet},
+		{"Auth.RoleList", 7, 40, func(g *generator) { g.add("Auth.RoleList", &pb.AuthRoleListRequest{}) }, nil},
+		{"Auth.RoleDelete", 5, 40, (*generator).roleDelete, (*generator).badRoleDelete},
 		{"Auth.RoleGrantPermission", 3, 40, (*generator).grantPermission, (*generator).badGrantPermission},
-		{"Auth.RoleRevokePermission", 6, 40, (*generator).revokePermission, (*generator).badRevokePermission},
+		{"Auth.RoleRevokePermission", 7, 40, (*generator).revokePermission, (*generator).badRevokePermission},
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 func lockCalls() []call {
 	return []call{
 		{"Lock.Lock", 1, 50, (*generator).lock, (*generator).badLock},
-		{"Lock.Unlock", 1, 50, (*generator).lock, (*generator).badUnlock},
+		{"Lock.Unlock", 1, 60, (*generator).lock, (*generator).badUnlock},
 	}
 }
 

@@ -7,11 +7,11 @@ import (
 func maintenanceCalls() []call {
 	return []call{
 		{"Maintenance.Status", 6, 30, func(g *generator) { g.add("Maintenance.Status", &pb.StatusRequest{}) }, nil},
-		{"Maintenance.Alarm", 6, 35, (*generator).alarm, (*generator).badAlarm},
+		{"Maintenance.Alarm", 6, 50, (*generator).alarm, (*generator).badAlarm},
 		{"Maintenance.HashKV", 14, 35, (*generator).hashKV, (*generator).badHashKV},
 		{"Maintenance.Hash", 2, 60, (*generator).hash, nil},
-		{"Maintenance.Snapshot", 1, 50, func(g *generator) { g.add("Maintenance.Snapshot", &pb.SnapshotRequest{}) }, nil},
-		{"Maintenance.Defragment", 1, 60, func(g *generator) { g.add("Maintenance.Defragment", &pb.DefragmentRequest{}) }, nil},
+		{"Maintenance.Snapshot", 2, 60, func(g *generator) { g.add("Maintenance.Snapshot", &pb.SnapshotRequest{}) }, nil},
+		{"Maintenance.Defragment", 2, 65, func(g *generator) { g.add("Maintenance.Defragment", &pb.DefragmentRequest{}) }, nil},
 		{"Maintenance.MoveLeader", 3, 70, func(g *generator) { g.add("Maintenance.MoveLeader", &pb.MoveLeaderRequest{TargetID: selfSymbol()}) }, (*generator).badMoveLeader},
 		{"Maintenance.Downgrade", 3, 60, (*generator).downgrade, (*generator).badDowngrade},
 	}

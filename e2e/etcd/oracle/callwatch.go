@@ -31,7 +31,7 @@ func (g *generator) watch() {
 		g.script = append(g.script, Step{Verb: verbNotify, Stream: stream})
 		return
 	}
-	if g.profile.big > 0 && g.chance(20) { // more than goes into one message
+	if g.profile.big > 0 && g.chance(50) { // more than goes into one message
 		all := &pb.WatchCreateRequest{Key: []byte("k/"), RangeEnd: []byte("k0"), StartRevision: compacted(1), PrevKv: true, Fragment: g.chance(80)}
 		g.watchStep(pick(g, 1, 2), &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: all}})
 		return
