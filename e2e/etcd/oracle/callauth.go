@@ -17,7 +17,7 @@ func authCalls() []call {
 		{"Auth.UserAdd", 2, 40, (*generator).userAdd, (*generator).badUserAdd},
 		{"Auth.UserGet", 9, 40, func(g *generator) { g.add("Auth.UserGet", &pb.AuthUserGetRequest{Name: pick(g, g.aUser(), "root")}) }, (*generator).badUserGet},
 		{"Auth.UserList", 7, 40, func(g *generator) { g.add("Auth.UserList", &pb.AuthUserListRequest{}) }, nil},
-		{"Auth.UserDelete", 6, 40, (*generator).userDelete, (*generator).badUserDelete},
+		{"Auth.UserDelete", 7, 40, (*generator).userDelete, (*generator).badUserDelete},
 		{"Auth.UserChangePassword", 3, 55, (*generator).changePassword, (*generator).badChangePassword},
 		{"Auth.UserGrantRole", 3, 40, func(g *generator) {
 			g.add("Auth.UserGrantRole", &pb.AuthUserGrantRoleRequest{User: g.aUser(), Role: g.aRole()})
@@ -28,7 +28,7 @@ func authCalls() []call {
 		{"Auth.RoleList", 7, 40, func(g *generator) { g.add("Auth.RoleList", &pb.AuthRoleListRequest{}) }, nil},
 		{"Auth.RoleDelete", 5, 40, (*generator).roleDelete, (*generator).badRoleDelete},
 		{"Auth.RoleGrantPermission", 3, 40, (*generator).grantPermission, (*generator).badGrantPermission},
-		{"Auth.RoleRevokePermission", 7, 40, (*generator).revokePermission, (*generator).badRevokePermission},
+		{"Auth.RoleRevokePermission", 9, 40, (*generator).revokePermission, (*generator).badRevokePermission},
 	}
 }
 

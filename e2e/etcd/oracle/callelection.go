@@ -7,10 +7,10 @@ import (
 
 func electionCalls() []call {
 	return []call{
-		{"Election.Campaign", 2, 40, (*generator).campaign, (*generator).badCampaign},
+		{"Election.Campaign", 2, 45, (*generator).campaign, (*generator).badCampaign},
 		{"Election.Proclaim", 2, 40, (*generator).campaign, (*generator).badProclaim},
 		{"Election.Leader", 2, 55, (*generator).campaign, (*generator).badLeader},
-		{"Election.Observe", 2, 40, (*generator).observe, nil},
+		{"Election.Observe", 3, 50, (*generator).observe, nil},
 		{"Election.Resign", 2, 70, (*generator).campaign, (*generator).badResign},
 	}
 }
@@ -19,7 +19,7 @@ func (g *generator) electionName() string { return "election/" + g.place() }
 
 // elect campaigns and returns what the leader is known by.
 func (g *generator) elect(name string) *v3electionpb.LeaderKey {
-	if !g.hashes && g.chance(25) {
+	if g.mayLeave() && g.chance(25) {
 		b := g.bind()
 		g.add("Election.Campaign", &v3electionpb.CampaignRequest{Name: []byte(name), Value: g.value()}).Bind = b
 		return &v3electionpb.LeaderKey{Name: []byte(name), Key: lockKey(name, leaseSymbol(b)), Rev: revSymbol(b), Lease: leaseSymbol(b)}

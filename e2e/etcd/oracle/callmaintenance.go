@@ -9,7 +9,7 @@ func maintenanceCalls() []call {
 		{"Maintenance.Status", 6, 30, func(g *generator) { g.add("Maintenance.Status", &pb.StatusRequest{}) }, nil},
 		{"Maintenance.Alarm", 6, 50, (*generator).alarm, (*generator).badAlarm},
 		{"Maintenance.HashKV", 14, 35, (*generator).hashKV, (*generator).badHashKV},
-		{"Maintenance.Hash", 2, 60, (*generator).hash, nil},
+		{"Maintenance.Hash", 3, 60, (*generator).hash, nil},
 		{"Maintenance.Snapshot", 2, 60, func(g *generator) { g.add("Maintenance.Snapshot", &pb.SnapshotRequest{}) }, nil},
 		{"Maintenance.Defragment", 2, 65, func(g *generator) { g.add("Maintenance.Defragment", &pb.DefragmentRequest{}) }, nil},
 		{"Maintenance.MoveLeader", 3, 70, func(g *generator) { g.add("Maintenance.MoveLeader", &pb.MoveLeaderRequest{TargetID: selfSymbol()}) }, (*generator).badMoveLeader},

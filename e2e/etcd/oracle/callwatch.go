@@ -1,6 +1,8 @@
 package oracle
 
 import (
+	"fmt"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/protobuf/proto"
 )
@@ -31,8 +33,12 @@ func (g *generator) watch() {
 		g.script = append(g.script, Step{Verb: verbNotify, Stream: stream})
 		return
 	}
-	if g.profile.big > 0 && g.chance(50) { // more than goes into one message
-		all := &pb.WatchCreateRequest{Key: []byte("k/"), RangeEnd: []byte("k0"), StartRevision: compacted(1), PrevKv: true, Fragment: g.chance(80)}
+	if g.profile.big > 0 && g.chance(20) {
+		g.manyAtOnce()
+		return
+	}
+	if g.profile.big > 0 && g.chance(40) { // more than goes into one message
+		all := &pb.WatchCreateRequest{Key: []byte("k/"), RangeEnd: []byte("k0"), StartRevision: compacted(0), PrevKv: true, Fragment: g.chance(80)}
 		g.watchStep(pick(g, 1, 2), &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: all}})
 		return
 	}
@@ -46,6 +52,16 @@ func (g *generator) watch() {
 	default:
 		g.script = append(g.script, Step{Verb: verbClose, Stream: stream})
 	}
+}
+
+// manyAtOnce has events of one revision, with the values before, that are more than goes into one message.
+func (g *generator) manyAtOnce() {
+	all := &pb.WatchCreateRequest{Key: []byte("k/"), RangeEnd: []byte("k0"), PrevKv: true, Fragment: g.chance(80)}
+	g.watchStep(g.stream(), &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: all}})
+	for i := range keys {
+		g.add("KV.Put", &pb.PutRequest{Key: fmt.Appendf(nil, "k/%02d", i), Value: make([]byte, g.profile.big-g.IntN(5000))})
+	}
+	g.add("KV.DeleteRange", &pb.DeleteRangeRequest{Key: []byte("k/"), RangeEnd: []byte("k0")})
 }
 
 func (g *generator) watchStep(stream int, r proto.Message, rows ...int) {
@@ -83,7 +99,7 @@ func (g *generator) create(stream int) *pb.WatchRequest {
 			c.StartRevision = now(1 + g.IntN(6))
 		}
 	case g.chance(70):
-		c.StartRevision = pick(g, now(-g.IntN(40)), now(0), compacted(0), compacted(1))
+		c.StartRevision = pick(g, now(-g.IntN(40)), now(0), compacted(0))
 	}
 	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: c}}
 }

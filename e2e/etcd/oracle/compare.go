@@ -157,7 +157,7 @@ func (c *Comparer) watched(etcd, shim []watched) {
 	for _, k := range slices.Compact(keys) {
 		path := fmt.Sprintf("stream %d, watch %d", k.stream, k.id)
 		x, y := a[k], b[k]
-		if len(x) < len(y) {
+		if !slices.Equal(cuts(x), cuts(y)) {
 			x, y = c.rejoined(path, eventsField, x, y)
 		}
 		if len(x) != len(y) {

@@ -41,7 +41,7 @@ func Explanations() []Explained {
 		},
 		{
 			Field: eventsField, Join: joinedEvents,
-			Reason: "a watch that begins in the past may be told its history in more messages, never within a revision; clients take events one by one",
+			Reason: "a watch that begins in the past is told its history in messages of whole revisions, of which etcd makes one, in fragments if the client takes them; clients take events one by one",
 		},
 		{
 			Field: "etcdserverpb.LeaseTimeToLiveResponse.keys", Same: sameSet,
@@ -105,38 +105,83 @@ func joined(chunks []proto.Message) ([]proto.Message, error) {
 // eventsField is the field whose events may be spread over more messages.
 const eventsField = "etcdserverpb.WatchResponse.events"
 
-// joinedEvents makes one message of a watch's messages that tell events at one
-// revision of the store, and leaves others alone. One that continues a revision must be
-// announced as a fragment.
+// joinedEvents makes one message of a watch's messages that tell its history at one
+// revision of the store, and leaves others alone: those of one revision of the keys, too,
+// which a watch is told as they happen.
 func joinedEvents(messages []proto.Message) ([]proto.Message, error) {
 	var out []proto.Message
-	var last *pb.WatchResponse
-	for _, m := range messages {
-		w, ok := m.(*pb.WatchResponse)
-		if !ok || len(w.Events) == 0 || w.Fragment || last == nil || len(last.Events) == 0 || last.Fragment || !proto.Equal(last.Header, w.Header) {
-			out = append(out, proto.Clone(m))
-			last, _ = out[len(out)-1].(*pb.WatchResponse)
+	for i := 0; i < len(messages); {
+		var told []*pb.WatchResponse
+		for ; i < len(messages); i++ {
+			w, ok := messages[i].(*pb.WatchResponse)
+			if !ok || len(w.Events) == 0 || w.Created || w.Canceled || len(told) > 0 && !proto.Equal(told[0].Header, w.Header) {
+				break
+			}
+			told = append(told, w)
+		}
+		if len(told) == 0 {
+			out = append(out, messages[i])
+			i++
 			continue
 		}
-		if last.Events[len(last.Events)-1].Kv.GetModRevision() >= w.Events[0].Kv.GetModRevision() {
-			return nil, fmt.Errorf("%w: revision %d is told in two messages", errCut, w.Events[0].Kv.GetModRevision())
+		if first, last := revisions(told); first == last {
+			for _, w := range told {
+				out = append(out, w)
+			}
+			continue
 		}
-		rest := proto.CloneOf(w)
-		last.Events = append(last.Events, rest.Events...)
-		rest.Events = last.Events
-		if !proto.Equal(last, rest) {
-			return nil, fmt.Errorf("%w: two messages of one watch differ in more than events: %v", errCut, w)
+		history, err := joinedHistory(told)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, history)
 	}
 	return out, nil
 }
 
-// cuts are the numbers of records of a range stream's messages; nil of other messages.
+// revisions are those of the first and the last event.
+func revisions(told []*pb.WatchResponse) (first, last int64) {
+	events := told[len(told)-1].Events
+	return told[0].Events[0].Kv.GetModRevision(), events[len(events)-1].Kv.GetModRevision()
+}
+
+// joinedHistory joins messages. One that continues a revision must come after one that is
+// announced as a fragment, and the last must be none.
+func joinedHistory(told []*pb.WatchResponse) (*pb.WatchResponse, error) {
+	bare := func(w *pb.WatchResponse) *pb.WatchResponse {
+		b := proto.CloneOf(w)
+		b.Events, b.Fragment = nil, false
+		return b
+	}
+	out := bare(told[0])
+	for i, w := range told {
+		if i > 0 && !told[i-1].Fragment {
+			_, before := revisions(told[i-1 : i])
+			if after, _ := revisions(told[i:]); before >= after {
+				return nil, fmt.Errorf("%w: revision %d is told in two messages", errCut, after)
+			}
+		}
+		if !proto.Equal(bare(told[0]), bare(w)) {
+			return nil, fmt.Errorf("%w: two messages of one watch differ in more than events: %v", errCut, w)
+		}
+		out.Events = append(out.Events, w.Events...)
+	}
+	if told[len(told)-1].Fragment {
+		return nil, fmt.Errorf("%w: the last message is a fragment", errCut)
+	}
+	return out, nil
+}
+
+// cuts are the numbers of records of a range stream's messages, or of events of a watch's;
+// nil of other messages.
 func cuts(chunks []proto.Message) []int {
 	var out []int
 	for _, m := range chunks {
-		if c, ok := m.(*pb.RangeStreamResponse); ok {
+		switch c := m.(type) {
+		case *pb.RangeStreamResponse:
 			out = append(out, len(c.RangeResponse.GetKvs()))
+		case *pb.WatchResponse:
+			out = append(out, len(c.Events))
 		}
 	}
 	return out

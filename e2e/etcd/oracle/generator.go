@@ -37,7 +37,7 @@ func quickElection() []string {
 
 func profiles() []profile {
 	small := map[string]int{"KV": 12, "Watch": 15, "Lease": 4, "Maintenance": 2, "Cluster": 2, "Lock": 2, "Election": 1, "Auth": 1}
-	mixed := map[string]int{"KV": 12, "Watch": 5, "Lease": 4, "Maintenance": 2, "Cluster": 2, "Lock": 2, "Election": 1, "Auth": 1}
+	mixed := map[string]int{"KV": 12, "Watch": 7, "Lease": 4, "Maintenance": 2, "Cluster": 3, "Lock": 3, "Election": 1, "Auth": 1}
 	return []profile{
 		{name: "mixed", flags: quickElection(), share: 8, weight: mixed, steps: 1200},
 		{name: "defaults", share: 2, weight: mixed, steps: 1200, leastTTL: 2},
@@ -50,7 +50,7 @@ func profiles() []profile {
 			share: 2, weight: small, steps: 500, big: 60_000,
 		},
 		{name: "auth", flags: quickElection(), share: 6, weight: map[string]int{"KV": 6, "Auth": 12, "Lease": 3, "Watch": 2, "Maintenance": 2, "Cluster": 2, "Lock": 1, "Election": 1}, steps: 1200, auth: true},
-		{name: "locks", flags: quickElection(), share: 3, weight: map[string]int{"KV": 1, "Lock": 14, "Election": 10, "Lease": 2, "Watch": 1}, steps: 900},
+		{name: "locks", flags: quickElection(), share: 3, weight: map[string]int{"KV": 1, "Lock": 18, "Election": 10, "Lease": 2, "Watch": 1}, steps: 900},
 	}
 }
 

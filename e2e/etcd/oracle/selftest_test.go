@@ -206,6 +206,19 @@ func TestExplained(t *testing.T) {
 	if first, ok := headed.Replies[0].(*pb.RangeStreamResponse); ok {
 		first.RangeResponse.Header = &pb.ResponseHeader{Revision: 5}
 	}
+	// told is of a watch's messages, each with its events' revisions, and a + for a fragment.
+	told := func(messages ...string) Answer {
+		var a Answer
+		for _, text := range messages {
+			w := &pb.WatchResponse{Header: &pb.ResponseHeader{Revision: 9}}
+			text, w.Fragment = strings.CutSuffix(text, "+")
+			for _, rev := range strings.Fields(strings.ReplaceAll(text, "+", " ")) {
+				w.Events = append(w.Events, &mvccpb.Event{Kv: &mvccpb.KeyValue{Key: []byte("k"), ModRevision: int64(rev[0] - '0')}})
+			}
+			a.Watched = append(a.Watched, watched{1, w})
+		}
+		return a
+	}
 	errs := func(e ...string) Answer { return replied(&pb.StatusResponse{Errors: e}) }
 	for _, c := range []struct {
 		name       string
@@ -219,6 +232,14 @@ func TestExplained(t *testing.T) {
 		{"fewer records", chunks(10, 20, 3), chunks(10, 22), true},
 		{"an empty chunk", chunks(10, 20, 3), chunks(10, 0, 23), true},
 		{"a header too early", chunks(3), headed, true},
+		{"history cut elsewhere", told("2 3", "4 5"), told("2", "3 4", "5"), false},
+		{"history in fragments", told("2+", "2 3+", "3"), told("2 2 3", "3"), true},
+		{"fragments of history", told("2+", "2 3+", "3"), told("2 2", "3 3"), false},
+		{"a revision in two messages", told("2 2 3"), told("2", "2 3"), true},
+		{"a fragment at the end", told("2", "3"), told("2 3+"), true},
+		{"an event less", told("2 3"), told("2", "4"), true},
+		{"events of now in other fragments", told("2 2+", "2"), told("2+", "2 2"), true},
+		{"events of now in one message", told("2 2+", "2"), told("2 2 2"), true},
 		{"spaces", errs("memberID:1  alarm:NOSPACE"), errs("memberID:1 alarm:NOSPACE"), false},
 		{"another alarm", errs("memberID:1  alarm:NOSPACE"), errs("memberID:1 alarm:CORRUPT"), true},
 		{"a no-break space", Answer{Message: "proto:\u00a0bad"}, Answer{Message: "proto: bad"}, false},
