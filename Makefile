@@ -88,7 +88,7 @@ oracle-full: ## The same with 1,000,000 calls, and enough of each RPC, in 20 par
 
 .PHONY: auth-matrix
 auth-matrix: ## Ask every RPC in every form as every kind of caller, of shim and of etcd, and compare each answer.
-	cd e2e/etcd && go test -count=1 -timeout 20m -v -run 'TestAuthMatrix|TestShownKeys' ./oracle
+	cd e2e/etcd && go test -count=1 -timeout 20m -v -run 'TestAuthMatrix|TestShownKeys' ./oracle -matrix
 
 hostile: ## Treat shim badly: clients that never read, speak garbage, ask for too much. FULL=1 for the full sizes, RESULTS=1 notes it in e2e/RESULTS.md.
 	cd e2e && go test -count=1 -timeout 60m -v ./hostile $(if $(FULL),-full)
