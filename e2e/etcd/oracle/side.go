@@ -14,9 +14,11 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/etcdshim/shim/e2e/etcd/process"
@@ -26,6 +28,8 @@ const (
 	// callTimeout bounds one call, far above what a busy machine needs. A call that
 	// takes longer has no answer, on whichever side, and that is a difference.
 	callTimeout = 30 * time.Second
+	// startTimeout bounds a start, until the server has agreed with itself on its version.
+	startTimeout = 60 * time.Second
 	// maxMessage is the largest answer that is taken, in bytes.
 	maxMessage = 128 << 20
 	// badToken is a token that no server has given.
@@ -97,35 +101,47 @@ func newPair(t testing.TB, dir string, methods map[string]*method, flags []strin
 // storageVersion is what both come to call their file's version.
 const storageVersion = "3.7.0"
 
-// dial connects, asks the server for its id, and waits until it has agreed with
-// itself on its version, which etcd does some milliseconds after it serves, or 4 s.
+// reconnect is how soon a connection is tried again, while the server starts.
+func reconnect() grpc.ConnectParams {
+	return grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.2, Jitter: 0.2, MaxDelay: 100 * time.Millisecond},
+		MinConnectTimeout: callTimeout,
+	}
+}
+
+// dial connects as soon as the server serves, asks it for its id, and waits until it has
+// agreed with itself on its version, which etcd does some milliseconds after it serves, or 4 s.
 func (s *Side) dial(t testing.TB) {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+s.server.Address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), grpc.WithDisableServiceConfig())
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)), grpc.WithDisableServiceConfig(), grpc.WithConnectParams(reconnect()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.conn = conn
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		// With authentication on it is not asked again: the store has its version by then.
-		status, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
-		if err != nil && s.known.self == 0 {
-			t.Fatalf("%s: %v", s.name, err)
-		}
-		if err != nil || status.StorageVersion == storageVersion {
-			s.known.self = max(s.known.self, status.GetHeader().GetMemberId())
-			s.seen(status.GetHeader())
+		served, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true))
+		switch code := status.Code(err); {
+		case code == codes.OK && served.StorageVersion == storageVersion:
+			s.known.self = max(s.known.self, served.GetHeader().GetMemberId())
+			s.seen(served.GetHeader())
 			return
+		case code == codes.OK, code == codes.Unavailable: // not yet
+		case s.known.self != 0 && code == codes.InvalidArgument:
+			return // authentication is on; the store has had its version since before
+		default:
+			t.Fatalf("%s: %v\n%s", s.name, err, s.server.Output())
 		}
 		select {
 		case <-tick.C:
+		case <-s.server.Exited():
+			t.Fatalf("%s has ended:\n%s", s.name, s.server.Output())
 		case <-ctx.Done():
-			t.Fatalf("%s: its store is not of its version after %v", s.name, callTimeout)
+			t.Fatalf("%s: its store is not of its version after %v", s.name, startTimeout)
 		}
 	}
 }
@@ -186,8 +202,7 @@ func (s *Side) do(t testing.TB, step Step) (Answer, error) {
 		s.hangUp()
 		s.server.Kill()
 		s.server = process.Start(t, s.binary, s.port, s.dir, s.flags...)
-		s.server.WaitReady(t)
-		s.dial(t)
+		s.dial(t) // /readyz says no while there is a corrupt alarm
 		return Answer{}, nil
 	case verbClose:
 		if w := s.streams[step.Stream]; w != nil {
