@@ -21,6 +21,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/etcdshim/shim/backends"
+	_ "github.com/etcdshim/shim/backends/raftbolt"
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
 
