@@ -73,7 +73,7 @@ func (b *Backend) begin(ctx context.Context, p purpose, caller backends.Caller) 
 	switch {
 	case caller.Token != "":
 		ctx = metadata.AppendToOutgoingContext(ctx, rpctypes.TokenFieldNameGRPC, caller.Token)
-	case b.certified:
+	case b.anonymous:
 		ctx = metadata.AppendToOutgoingContext(ctx, gatewayKey, "*/*")
 	}
 	a := &attempt{purpose: p}

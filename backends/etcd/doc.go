@@ -29,5 +29,5 @@
 // Connections are not encrypted unless a parameter of the URL turns TLS on: tls,
 // cacert, cert with key, insecure-skip-tls-verify. The upstream's certificate must be for
 // the first host of the URL. The client's certificate lets this server in and names no user: each
-// caller is who its own token says.
+// caller is who its own token says. With cert-names-user it is that of the one who calls.
 package etcd

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -45,8 +46,8 @@ type Backend struct {
 	clock backends.Clock
 	// version is empty when the upstream tells it to known users alone.
 	version string
-	// certified tells that the connection has a client certificate.
-	certified bool
+	// anonymous tells that the connection has a client certificate which names none of the callers.
+	anonymous bool
 	closed    atomic.Bool
 	// noStream is set once the upstream said that it has no RangeStream.
 	noStream atomic.Bool
@@ -68,7 +69,8 @@ func open(ctx context.Context, u *url.URL, env backends.Env) (backends.Backend, 
 	if err != nil {
 		return nil, err
 	}
-	b.certified = u.Query().Get(paramCert) != ""
+	named, _ := strconv.ParseBool(u.Query().Get(paramCertUser)) // transport has refused what is neither
+	b.anonymous = u.Query().Get(paramCert) != "" && !named
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	st := &pb.StatusResponse{}

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// The parameters of a backend URL; each turns TLS on, with the system's
+// The parameters of a backend URL; each but the last turns TLS on, with the system's
 // certificates unless there is a cacert.
 const (
 	paramTLS        = "tls"                      // true: TLS without any of the others
@@ -21,22 +21,25 @@ const (
 	paramCert       = "cert"                     // file of the client's certificate, with its
 	paramKey        = "key"                      // file of its key
 	paramSkipVerify = "insecure-skip-tls-verify" // true: any certificate of the upstream
+	// true: the certificate is the callers' own, as in a command that its owner runs. Who has no
+	// token is whom it names.
+	paramCertUser = "cert-names-user"
 )
 
 func parameters() []string {
-	return []string{paramTLS, paramCACert, paramCert, paramKey, paramSkipVerify}
+	return []string{paramTLS, paramCACert, paramCert, paramKey, paramSkipVerify, paramCertUser}
 }
 
 // transport reads the parameters of a backend URL.
 func transport(q url.Values) (credentials.TransportCredentials, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	on := false
+	on, named := false, false
 	for _, name := range parameters() {
 		if len(q[name]) > 1 {
 			return nil, fmt.Errorf("parameter %q is given %d times", name, len(q[name]))
 		}
 	}
-	for name, to := range map[string]*bool{paramTLS: &on, paramSkipVerify: &c.InsecureSkipVerify} {
+	for name, to := range map[string]*bool{paramTLS: &on, paramSkipVerify: &c.InsecureSkipVerify, paramCertUser: &named} {
 		if v := q.Get(name); v != "" {
 			var err error
 			if *to, err = strconv.ParseBool(v); err != nil {
@@ -56,6 +59,9 @@ func transport(q url.Values) (credentials.TransportCredentials, error) {
 	cert, key := q.Get(paramCert), q.Get(paramKey)
 	if (cert == "") != (key == "") {
 		return nil, errors.New("parameters cert and key go together")
+	}
+	if named && cert == "" {
+		return nil, errors.New("parameter cert-names-user goes with cert and key")
 	}
 	if cert != "" {
 		pair, err := tls.LoadX509KeyPair(cert, key)

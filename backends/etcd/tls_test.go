@@ -148,14 +148,21 @@ func TestNobodyIsNotTheCertificate(t *testing.T) {
 	}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
-	for certified, params := range map[bool]url.Values{true: {"cacert": {cert}, "cert": {cert}, "key": {key}}, false: {"cacert": {cert}}} {
-		opened, err := open(t.Context(), &url.URL{Scheme: "etcd", Host: l.Addr().String(), RawQuery: params.Encode()}, backends.Env{Clock: backends.SystemClock{}})
+	for _, c := range []struct {
+		params    url.Values
+		anonymous bool
+	}{
+		{url.Values{"cacert": {cert}, "cert": {cert}, "key": {key}}, true},
+		{url.Values{"cacert": {cert}, "cert": {cert}, "key": {key}, "cert-names-user": {"true"}}, false},
+		{url.Values{"cacert": {cert}}, false},
+	} {
+		opened, err := open(t.Context(), &url.URL{Scheme: "etcd", Host: l.Addr().String(), RawQuery: c.params.Encode()}, backends.Env{Clock: backends.SystemClock{}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		b := opened.(*Backend)
-		if md := <-seen; (len(md[gatewayKey]) > 0) != certified {
-			t.Errorf("certificate %t: opened with %v", certified, md)
+		if md := <-seen; (len(md[gatewayKey]) > 0) != c.anonymous {
+			t.Errorf("%v: opened with %v", c.params, md)
 		}
 		for _, caller := range []backends.Caller{{}, {Token: "alice's"}, {Certified: true, CertName: "root"}} {
 			for what, call := range map[string]func(){
@@ -171,11 +178,11 @@ func TestNobodyIsNotTheCertificate(t *testing.T) {
 			} {
 				call()
 				md := <-seen
-				if gateway := len(md[gatewayKey]) > 0; gateway != (certified && caller.Token == "") {
-					t.Errorf("certificate %t, %s by %+v: %v", certified, what, caller, md)
+				if gateway := len(md[gatewayKey]) > 0; gateway != (c.anonymous && caller.Token == "") {
+					t.Errorf("%v, %s by %+v: %v", c.params, what, caller, md)
 				}
 				if token := strings.Join(md["token"], ","); token != caller.Token {
-					t.Errorf("certificate %t, %s by %+v: token %q", certified, what, caller, token)
+					t.Errorf("%v, %s by %+v: token %q", c.params, what, caller, token)
 				}
 			}
 		}
@@ -195,6 +202,8 @@ func TestTLSParameters(t *testing.T) {
 		"cacert=" + key:           "holds no certificate",
 		"cacert=" + cert + ".not": "no such file",
 		"tls=true&tls=true":       "2 times",
+		"cert-names-user=true":    "goes with cert",
+		"cert-names-user=x":       "neither true nor false",
 	} {
 		u := &url.URL{Scheme: "etcd", Host: "127.0.0.1:1", RawQuery: query}
 		if _, err := open(t.Context(), u, backends.Env{Clock: backends.SystemClock{}}); err == nil || !strings.Contains(err.Error(), want) {

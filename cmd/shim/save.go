@@ -76,6 +76,9 @@ func upstreamURL(c *cli.Context) (string, error) {
 			tls.Set(flag, v)
 		}
 	}
+	if c.String("cert") != "" {
+		tls.Set("cert-names-user", "true") // whoever runs the command has it
+	}
 	if c.Bool("insecure-skip-tls-verify") {
 		tls.Set("insecure-skip-tls-verify", "true")
 	}
