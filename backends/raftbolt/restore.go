@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"go.uber.org/zap"
+
 	"github.com/etcdshim/shim/backends"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
@@ -72,7 +74,7 @@ func Restore(ctx context.Context, config Config, o RestoreOptions, env backends.
 		return RestoreReport{}, err
 	}
 	r := &restore{options: o, source: source, made: made, b: &Backend{config: config, env: env, full: make(chan struct{}, 1)}}
-	if r.b.dir, err = openDirectory(config.DataDir, config.WALDir, env.Logger); err != nil {
+	if r.b.dir, err = openUnfounded(config, env.Logger); err != nil {
 		return RestoreReport{}, err
 	}
 	defer func() {
@@ -106,6 +108,17 @@ func refuseUsed(config Config) (made bool, err error) {
 	return made, nil
 }
 
+// openUnfounded is openDirectory for a Restore, which removes what it made when it fails:
+// a directory that another process founded since refuseUsed looked is not its own.
+func openUnfounded(config Config, logger *zap.Logger) (*directory, error) {
+	d, err := openDirectory(config.DataDir, config.WALDir, logger)
+	if err == nil && d.state != nil {
+		d.release()
+		return nil, fmt.Errorf("%w: data-dir %q was founded meanwhile", ErrNotEmpty, config.DataDir)
+	}
+	return d, err
+}
+
 // restore is a Restore under way, with the directory locked. The Backend is never
 // started.
 type restore struct {
@@ -118,9 +131,6 @@ type restore struct {
 // run restores; see datadir.go for the order.
 func (r *restore) run(ctx context.Context) (RestoreReport, error) {
 	d := r.b.dir
-	if d.state != nil {
-		return RestoreReport{}, fmt.Errorf("%w: data-dir %q was founded meanwhile", ErrNotEmpty, r.b.config.DataDir)
-	}
 	if err := d.syncPath(); err != nil {
 		return RestoreReport{}, err
 	}

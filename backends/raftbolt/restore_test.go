@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/etcdshim/shim/backends"
 )
 
@@ -177,5 +179,21 @@ func TestRestoredStoreCompacts(t *testing.T) {
 	}
 	if err := r.b.store.Close(context.Background()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRestoreMeetsFounding ensures that a restore which finds the directory founded once
+// it has the lock, though it was empty before, leaves it as it is: it once removed the
+// other process's member with what it took for its own.
+func TestRestoreMeetsFounding(t *testing.T) {
+	m := filled(t)
+	want := m.all()
+	m.close()
+	dir := m.config.DataDir
+	if d, err := openUnfounded(Config{DataDir: dir}, zap.NewNop()); !errors.Is(err, ErrNotEmpty) {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	if got := openIn(t, dir, nil).all(); !maps.Equal(got, want) {
+		t.Errorf("keys %v, want %v", got, want)
 	}
 }

@@ -6,9 +6,6 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// everyFormat is what -w takes where a command prints an answer of the server.
-var everyFormat = []string{"simple", "json", "fields", "protobuf", "table"}
-
 // sameHash asks for the hash over all keys and revisions: it has no mask.
 func sameHash() turn { return run("endpoint hashkv -w json") }
 
@@ -138,6 +135,7 @@ func watchTurns() []turn {
 		run("watch m --prefix --rev=3 --prev-kv").stopAt("again"), run("watch m/1 --rev=9").stopAt("again"), run("watch k1 --rev=5 --prev-kv").stopAt("cc"),
 		run("watch k1 --rev=2 -w json").stopAt(`"mod_revision":12`), run("watch m/1 --rev=2 --prev-kv -w json").stopAt(`"mod_revision":10`),
 		run("watch k1 --rev=2 -w fields").stopAt(`"Value" : "cc"`), run("watch k --prefix --rev=2 -w table"),
+		run("watch k1 --rev=2 -w protobuf").as(&pb.WatchResponse{}).stopAt("cc"), run("watch m/1 --rev=2 --prev-kv -w protobuf").as(&pb.WatchResponse{}).stopAt("again"),
 		run("watch m/1 --rev=2").with(env...).stopAt("end of 13"),
 		run("watch m --prefix --prev-kv --rev=2").with(env...).stopAt("end of 13"),
 		run("watch live --progress-notify").stopAt("progress notify: 13"),
@@ -161,16 +159,18 @@ func leaseTurns() []turn {
 		run("lease revoke $LEASE"), run("lease timetolive $LEASE"), run("lease timetolive $LEASE --keys"), run("lease keep-alive $LEASE --once"), run("lease keep-alive $LEASE"), run("lease list"),
 		grant(0x1234, 1000), grant(0x99, 500),
 		run("put l1 x --lease=1234"), run("put l3 x --lease=1234"), run("put l2 y --lease=99"), run("put l1 moved --lease=99"),
-		run("lease list").formats(everyFormat...), run("lease timetolive 1234 --keys", remaining).formats(everyFormat[:3]...), run("lease timetolive 1234", remaining).formats(everyFormat[:3]...),
-		run("lease timetolive 1234").formats("table"), run("lease timetolive 5 -w json"), run("lease keep-alive 1234 --once").formats(everyFormat...),
+		run("lease list").formats(everyFormat...), run("lease timetolive 1234 --keys", remaining).formats(everyFormat...), run("lease timetolive 1234", remaining).formats(everyFormat...),
+		run("lease timetolive 5").formats(everyFormat...), run("lease keep-alive 1234 --once").formats(everyFormat...),
 		run("lease keep-alive 1234").stopAt("keepalived"), run("lease revoke 99").formats("json"), run("get l --prefix -w json"), run("lease revoke 99").formats("json"),
 		run("lease revoke 1234").formats("fields"), run("get l --prefix -w fields"),
-		grant(0x55, 500), run("lease revoke 55").formats("table"),
+		grant(0x55, 500), run("lease revoke 55").formats("table"), grant(0x56, 500), run("lease revoke 56", pointer).formats("protobuf"),
 		run("lease grant"), run("lease grant x"), run("lease grant 0"), run("lease grant -- -5"), run("lease grant 9000000001"), run("lease grant 9000000000"), run("lease revoke zz"), run("lease revoke"),
 		run("lease timetolive"), run("lease timetolive zz"), run("lease keep-alive"), run("lease keep-alive zz --once"),
 		grant(7, 1), run("put short x --lease=7"), run("watch short --prev-kv --rev=2").stopAt("DELETE"), run("get short"), run("lease timetolive 7"),
 		// The first lease's id was the server's choice; the keys that bore it leave the hash.
 		run("compaction 12 --physical"), sameHash(),
+		// Their ids are not known afterwards.
+		run("lease grant 500", ownID).formats(everyFormat...),
 	)
 }
 
@@ -182,13 +182,14 @@ func maintenanceTurns() []turn {
 	sizes := []string{"DB SIZE", "IN USE", "PERCENTAGE NOT IN USE", "RAFT INDEX", "RAFT APPLIED INDEX"}
 	status := []mask{bytesOfStore, raftIndex}
 	return inOrder(
-		run("endpoint hashkv -w json"), seed(), seed(), run("endpoint health", took).formats("simple", "json", "fields"), run("endpoint health").hide("TOOK").formats("table"), run("endpoint health --cluster", took),
-		run("endpoint status", status...).formats("json", "fields"), run("endpoint status").hide(sizes...).formats("table"), run("endpoint status --cluster").hide(sizes...).formats("table"), run("endpoint status", statusLine),
+		run("endpoint hashkv -w json"), seed(), seed(), run("endpoint health", took).formats("simple", "json", "fields", "protobuf"), run("endpoint health").hide("TOOK").formats("table"), run("endpoint health --cluster", took),
+		run("endpoint status", status...).formats("json", "fields", "protobuf"), run("endpoint status").hide(sizes...).formats("table"), run("endpoint status --cluster").hide(sizes...).formats("table"), run("endpoint status", statusLine),
 		run("endpoint hashkv").formats(everyFormat...), run("endpoint hashkv --rev=5").formats("json"), run("endpoint hashkv --rev=1 -w json"), run("endpoint hashkv --rev=99"), run("endpoint hashkv --cluster -w table"),
 		run("member list").formats(everyFormat...), run("member list --consistency=s"), run("member list --consistency=x"), run("member list x"),
 		run("compaction"), run("compaction x"), run("compaction 99"), run("compaction 5"), run("compaction 5"), run("compaction 4"), run("compaction 0"), run("compaction -- -1"),
+		run("compaction 6 -w json"), run("compaction 7 -w fields"), run("compaction 8 -w protobuf"), run("compaction 9 -w table"),
 		run("endpoint hashkv -w json"), run("endpoint hashkv --rev=4"), run("compaction 14 --physical"), run("compaction 20 --physical -w json"),
-		run("endpoint hashkv -w json"), run("endpoint hashkv --rev=20 -w json"), run("endpoint hashkv --rev=22 -w json"), run("defrag", took), run("defrag --cluster", took), run("defrag -w json", took), run("defrag x", took), run("endpoint hashkv -w json"),
+		run("endpoint hashkv -w json"), run("endpoint hashkv --rev=20 -w json"), run("endpoint hashkv --rev=22 -w json"), run("defrag", took), run("defrag --cluster", took), run("defrag", took).formats(everyFormat...), run("defrag x", took), run("endpoint hashkv -w json"),
 		with("get", "", "--prefix", "-w", "json"), run("put after defrag"), run("compaction 26"),
 		run("alarm list"), run("alarm disarm"), raise(pb.AlarmType_NOSPACE), run("alarm list").formats(everyFormat...), run("put a b"), run("lease grant 10"), run("del k1"), run("get k1"),
 		run("txn").in("\nput a b\n\n\n"), run("txn").in("\ndel k2\n\n\n"), run("endpoint health", took), run("endpoint health", took).formats("json"), run("endpoint status", spacing).hide(sizes...).formats("table"),
@@ -211,6 +212,6 @@ func snapshotTurns() []turn {
 	}
 	return inOrder(
 		saved(), seed(), grant(0x1234, 1000), run("put l x --lease=1234"), saved(), run("compaction 9 --physical"), saved(), run("defrag", took), saved(), sameHash(),
-		run("snapshot save"), run("snapshot save no/such/dir.db"), run("snapshot status nothing.db").by("etcdutl"),
+		run("snapshot save s.db").formats(everyFormat...), run("snapshot save"), run("snapshot save no/such/dir.db"), run("snapshot status nothing.db").by("etcdutl"),
 	)
 }

@@ -44,7 +44,13 @@ var (
 	// inBase64 is a key with such an end, as JSON has it.
 	inBase64 = mask{"key", regexp.MustCompile(`("key":")[^"]+`)}
 	// leaseNumber is the id of such a lease.
-	leaseNumber = mask{"lease", regexp.MustCompile(`("lease":|"Lease" : )[1-9][0-9]+`)}
+	leaseNumber = mask{"lease", regexp.MustCompile(`("lease":|"Lease" : |\blease: )[1-9][0-9]+`)}
+	// ownID is the id of a lease that etcdctl lets the server choose.
+	ownID = mask{"id", regexp.MustCompile(`("ID":|"ID" : |^lease )[1-9a-f][0-9a-f]+`)}
+	// pointer is an address in etcdctl's own memory.
+	pointer = mask{"pointer", regexp.MustCompile(`\b(0x)[0-9a-f]+`)}
+	// memory is how much of it a server took.
+	memory = mask{"memory", regexp.MustCompile(`(memory used : )-?[0-9.]+`)}
 	// fileHash is a checksum over the pages of a snapshot's file, free ones included.
 	fileHash = mask{"hash", regexp.MustCompile(`("hash":|"Hash" : )[0-9]+`)}
 )
@@ -109,6 +115,12 @@ func TestEtcdctlMasks(t *testing.T) {
 		{inBase64, `{"key":"bC82OTRk","value":"eA=="}`, `{"key":"<key>","value":"eA=="}`},
 		{leaseNumber, `"lease":7587883212297104385}`, `"lease":<lease>}`},
 		{leaseNumber, `"Lease" : 0`, `"Lease" : 0`},
+		{leaseNumber, "  lease: 7587883212297104385\n  value: 1", "  lease: <lease>\n  value: 1"},
+		{ownID, `{"revision":1,"ID":7587883212297104385,"TTL":9,"Error":""}`, `{"revision":1,"ID":<id>,"TTL":9,"Error":""}`},
+		{ownID, "lease 694d9f4e8b7a3c01 granted with TTL(9s)", "lease <id> granted with TTL(9s)"},
+		{ownID, "\"ID\" : 0", "\"ID\" : 0"},
+		{pointer, "&{{{} [] [] 0xc0001a2b30} 0xc00 [] 0}", "&{{{} [] [] 0x<pointer>} 0x<pointer> [] 0}"},
+		{memory, "system memory used : -1.25 MB.", "system memory used : <memory> MB."},
 		{fileHash, `{"hash":123,"hash_revision":2,"revision":4}`, `{"hash":<hash>,"hash_revision":2,"revision":4}`},
 	} {
 		if got := c.mask.apply(c.in); got != c.want {

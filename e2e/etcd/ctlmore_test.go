@@ -1,9 +1,16 @@
 package etcd
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
 
 // globalTurns ensure that the options of every command reach shim as they reach
-// etcd. Those of TLS are asked where they fail, in the client.
+// etcd. Those of TLS are asked here where they fail, in the client; tlsTurns ask them of
+// servers. With a domain, --discovery-srv would ask a name server before any other.
 func globalTurns() []turn {
 	steps := inOrder(seed(), run("get k1 --hex").formats(everyFormat...), run("put h \xff --hex"), run("get h --hex"))
 	for _, flag := range []string{
@@ -14,6 +21,7 @@ func globalTurns() []turn {
 		steps = append(steps, run("get k1 "+flag))
 	}
 	return inOrder(steps,
+		run("get k1 --debug").withoutStderr(), with("get", "k1", "-d", ""), run("get k1 --discovery-srv= --discovery-srv-name=x"),
 		run("get k1 --max-recv-bytes=10"), run("put k1 xxxxxxxxxxxxxxxxxxxx --max-request-bytes=10"), run("get k1 -w yaml"), run("get k1 -w="),
 		run("get k1 --endpoints="), run("options"), run("completion bash"), run("completion zsh"), run("completion fish"), run("completion powershell"), run("completion tcsh"),
 		run("help"), run("nonsense"), run("version").formats(everyFormat...), sameHash(),
@@ -26,9 +34,11 @@ func concurrencyTurns() []turn {
 	return inOrder(
 		with("lock", "l", "sh", "-c", "echo revision $ETCD_LOCK_REV; echo ${ETCD_LOCK_KEY%/*}"), with("lock", "l", "sh", "-c", "exit 3"), with("lock", "l", "--ttl=5", "true"),
 		run("lock free", ownLease).stopAt("free/"), run("lock json -w json", ownLease, inBase64, leaseNumber).stopAt(`"kvs"`), run("lock fields -w fields", ownLease, leaseNumber).stopAt("More"),
+		run("lock protobuf -w protobuf", ownLease, leaseNumber).as(&pb.RangeResponse{}).stopAt("protobuf/"), run("lock table -w table"),
 		run("lock"), run("lock l --ttl=x"), run("lock l --ttl=0 true"), run("get l --prefix"),
 		run("elect e first", ownLease).stopAt("first"), run("elect -l e", ownLease).stopAt("first"), run("elect --listen e -w fields", ownLease, leaseNumber).stopAt("More"),
-		run("elect other second -w json", ownLease, inBase64, leaseNumber).stopAt("c2Vjb25k"), run("elect"), run("elect e"), run("elect -l e x"),
+		run("elect other second -w json", ownLease, inBase64, leaseNumber).stopAt("c2Vjb25k"),
+		run("elect more third -w protobuf", ownLease, leaseNumber).as(&pb.RangeResponse{}).stopAt("third"), run("elect none fourth -w table"), run("elect"), run("elect e"), run("elect -l e x"),
 	)
 }
 
@@ -40,19 +50,18 @@ func memberTurns() []turn {
 		run("member remove"), run("member remove zz"), run("member remove 123"), run("member update"), run("member update 123"), run("member update 123 --peer-urls=http://127.0.0.1:1"),
 		run("member update zz --peer-urls=http://127.0.0.1:1"), run("member promote"), run("member promote zz"), run("member promote 123"),
 	)
-	// Members are listed by their ids, of which that of an added one is another on each
-	// side; protobuf's form has it within the bytes.
-	for i, format := range []string{"simple", "json", "fields", "table"} {
+	// Members are listed by their ids, of which that of an added one is another on each side.
+	for i, format := range append(slices.Clone(everyFormat), "json --hex") {
 		// No address is used twice: an id is made of them and of the second.
 		url := func(n int) string { return fmt.Sprintf("http://127.0.0.1:%d", 10*(i+1)+n) }
 		add := "member add new --learner -w " + format + " --peer-urls="
 		steps = inOrder(steps,
-			run(add+url(1)).anyOrder(), run("member list -w "+format).anyOrder(), run(add+url(2)), run(add+url(3)+","+url(1)),
-			run("member promote $MEMBER -w "+format), run("member update $MEMBER -w "+format+" --peer-urls="+url(4)).anyOrder(),
-			run("member remove $MEMBER -w "+format).anyOrder(), run("member remove $MEMBER"), run("member list -w "+format),
+			run(add+url(1)).as(&pb.MemberAddResponse{}).anyOrder(), run("member list -w "+format).as(&pb.MemberListResponse{}).anyOrder(), run(add+url(2)), run(add+url(3)+","+url(1)),
+			run("member promote $MEMBER -w "+format), run("member update $MEMBER -w "+format+" --peer-urls="+url(4)).as(&pb.MemberUpdateResponse{}).anyOrder(),
+			run("member remove $MEMBER -w "+format).as(&pb.MemberRemoveResponse{}).anyOrder(), run("member remove $MEMBER"), run("member list -w "+format),
 		)
 	}
-	return inOrder(steps, run("member list -w protobuf"))
+	return steps
 }
 
 // downgradeTurns ensure that a downgrade is judged as by etcd, and taken back at once.
@@ -113,6 +122,9 @@ func authTurns() []turn {
 		}
 	}
 	return inOrder(steps,
+		run("put m/1 mirrored --user=root:secret"),
+		run("watch --prefix copy/ --rev=4 --user=root:secret").beside(run("make-mirror --user=root:secret --prefix=m/ --dest-prefix=copy/ --dest-user=root --dest-password=secret $ADDRESS")).stopAt("mirrored"),
+		run("make-mirror --user=root:secret --dest-user=root --dest-password=wrong $ADDRESS"), run("make-mirror --user=root:secret --dest-user=flag:wrong $ADDRESS"),
 		run("txn --user=nocolon:other").in("\nget k1\nget m/1\n\n\n"), run("txn --user=nocolon:other").in("\nget k1\nput k1 x\n\n\n"), run("user delete root --user=root:secret"), run("role delete root --user=root:secret"),
 		run("auth enable --user=root:secret").formats(everyFormat...), run("auth disable --user=flag:secret"), run("auth disable --user=root:secret").formats("json"), run("auth disable").formats(everyFormat...),
 		run("auth status"), run("get k1"), sameHash(),
@@ -128,5 +140,17 @@ func mirrorTurns() []turn {
 		run("watch --prefix copy/ --rev=1").beside(mirror("--prefix=m/ --rev=2 --dest-prefix=copy/ --dest-insecure-transport=true")).stopAt("again"),
 		run("make-mirror"), run("make-mirror a b"), run("make-mirror --prefix=k --dest-prefix=x --no-dest-prefix $ADDRESS"), run("make-mirror --dest-cert=none.pem --dest-key=none.pem $ADDRESS"),
 		run("make-mirror --dest-cacert=none.pem $ADDRESS"), run("make-mirror --rev=x $ADDRESS"),
+	)
+}
+
+// checkTurns ensure that the checks of a cluster are refused as on etcd, and that the one
+// of memory, which reads the server's metrics, comes to its end. That of the throughput
+// writes for a minute and judges how fast that was.
+func checkTurns() []turn {
+	return inOrder(
+		run("put perf/x 1"), run("put scale/x 1"), run("check perf --load=nonsense"), run("check datascale --load=nonsense"),
+		run("check perf --load=s --prefix=perf/ --auto-compact --auto-defrag").formats(everyFormat...), run("check datascale --prefix=scale/").formats(everyFormat...),
+		run("check datascale --load=s --prefix=free/ --auto-compact --auto-defrag", memory).withoutStderr().within(5*time.Minute),
+		run("get free/ --prefix"), run("get perf/x -w json"),
 	)
 }

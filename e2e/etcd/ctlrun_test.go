@@ -3,6 +3,7 @@ package etcd
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
@@ -29,7 +31,8 @@ const toolTimeout = 30 * time.Second
 // be equal.
 type turn struct {
 	// args begin with the subcommand. "$LEASE" is the id that the latest "lease
-	// grant" printed, "$MEMBER" that of the latest member that was added, "$ADDRESS" the server's.
+	// grant" printed, "$MEMBER" that of the latest member that was added, "$ADDRESS" the server's,
+	// "$SECURE" its other one, with TLS, and "$CERTS" the directory of the certificates for it.
 	args []string
 	// tool is the command; etcdctl if empty.
 	tool  string
@@ -49,6 +52,13 @@ type turn struct {
 	other *turn
 	// shuffled output is compared by its words, in any order.
 	shuffled bool
+	// message is what -w protobuf prints, if values in it are to be masked: it is then
+	// compared as text. Several in a row are one, with the lists of all.
+	message proto.Message
+	// outOnly leaves stderr out of the comparison: it has the client's own log.
+	outOnly bool
+	// patience replaces toolTimeout.
+	patience time.Duration
 
 	// call does what etcdctl has no words for.
 	call func(ctx context.Context, c *grpc.ClientConn) error
@@ -60,13 +70,16 @@ func run(words string, masks ...mask) turn { return turn{args: strings.Fields(wo
 // with is a turn with arguments that have spaces or are empty.
 func with(args ...string) turn { return turn{args: args} }
 
-func (s turn) in(stdin string) turn        { s.stdin = stdin; return s }
-func (s turn) stopAt(until string) turn    { s.until = until; return s }
-func (s turn) hide(columns ...string) turn { s.columns = columns; return s }
-func (s turn) by(tool string) turn         { s.tool = tool; return s }
-func (s turn) beside(o turn) turn          { s.other = &o; return s }
-func (s turn) anyOrder() turn              { s.shuffled = true; return s }
-func (s turn) on(r string, d ...turn) turn { s.ready, s.during = r, d; return s }
+func (s turn) in(stdin string) turn            { s.stdin = stdin; return s }
+func (s turn) stopAt(until string) turn        { s.until = until; return s }
+func (s turn) hide(columns ...string) turn     { s.columns = columns; return s }
+func (s turn) by(tool string) turn             { s.tool = tool; return s }
+func (s turn) beside(o turn) turn              { s.other = &o; return s }
+func (s turn) anyOrder() turn                  { s.shuffled = true; return s }
+func (s turn) on(r string, d ...turn) turn     { s.ready, s.during = r, d; return s }
+func (s turn) as(m proto.Message) turn         { s.message = m; return s }
+func (s turn) withoutStderr() turn             { s.outOnly = true; return s }
+func (s turn) within(limit time.Duration) turn { s.patience = limit; return s }
 func (s turn) formats(fs ...string) []turn {
 	var out []turn
 	for _, f := range fs {
@@ -87,6 +100,9 @@ type outcome struct {
 type side struct {
 	name   string
 	server *process.Server
+	// secure is the address of the port with TLS, and certs has the certificates, where
+	// a script asked for them.
+	secure, certs string
 	// dir is where its commands run.
 	dir    string
 	lease  string
@@ -100,18 +116,26 @@ type side struct {
 func newSides(t *testing.T, flags ...string) [2]*side {
 	t.Helper()
 	peer := fmt.Sprintf("http://127.0.0.1:%d", process.Port(t))
-	common := append([]string{
-		"--name", "default", "--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer,
-	}, flags...)
-	etcd := process.Start(t, process.Binary(t, "etcd"), process.Port(t), t.TempDir(), append(common, "--listen-peer-urls", peer)...)
-	shim := process.Start(t, process.Binary(t, "shim"), process.Port(t), t.TempDir(),
-		append(common, "--listen-peer-urls", fmt.Sprintf("http://127.0.0.1:%d", process.Port(t)))...)
-	etcd.WaitReady(t)
-	shim.WaitReady(t)
-	return [2]*side{
-		{name: "etcd", server: etcd, dir: t.TempDir()},
-		{name: "shim", server: shim, dir: t.TempDir()},
+	var sides [2]*side
+	for i, name := range []string{"etcd", "shim"} {
+		listen := peer
+		if name == "shim" {
+			listen = fmt.Sprintf("http://127.0.0.1:%d", process.Port(t))
+		}
+		d := &side{name: name, dir: t.TempDir()}
+		port, own := process.Port(t), slices.Clone(flags)
+		if at := slices.Index(own, withTLS); at >= 0 {
+			own = slices.Concat(own[:at], d.secured(t, port), own[at+1:])
+		}
+		d.server = process.Start(t, process.Binary(t, name), port, t.TempDir(), append([]string{
+			"--name", "default", "--initial-advertise-peer-urls", peer, "--initial-cluster", "default=" + peer, "--listen-peer-urls", listen,
+		}, own...)...)
+		sides[i] = d
 	}
+	for _, d := range sides {
+		d.server.WaitReady(t)
+	}
+	return sides
 }
 
 // compare runs the script on fresh servers.
@@ -124,15 +148,8 @@ func compare(t *testing.T, script []turn, flags ...string) {
 func follow(t *testing.T, sides [2]*side, script []turn) {
 	t.Helper()
 	for i, s := range script {
-		outcomes := both(sides, func(side *side) (outcome, error) { return side.run(t, s) })
 		title := fmt.Sprintf("turn %d: %s %q", i+1, s.command(), s.args)
-		var got [2]outcome
-		for n, o := range outcomes {
-			if o.err != nil {
-				t.Fatalf("%s: on %s: %v (stdout %q, stderr %q)", title, sides[n].name, o.err, o.stdout, o.stderr)
-			}
-			got[n] = o.outcome
-		}
+		got := outcomes(t, sides, s, title)
 		if got[0] != got[1] {
 			t.Errorf("%s\netcd: exit %d\n%s\n%s\nshim: exit %d\n%s\n%s", title,
 				got[0].exit, got[0].stdout, got[0].stderr, got[1].exit, got[1].stdout, got[1].stderr)
@@ -140,6 +157,18 @@ func follow(t *testing.T, sides [2]*side, script []turn) {
 			t.Logf("%s: exit %d\n%s%s", title, got[0].exit, got[0].stdout, got[0].stderr)
 		}
 	}
+}
+
+// outcomes runs a turn on both sides; what is compared must be equal.
+func outcomes(t *testing.T, sides [2]*side, s turn, title string) (got [2]outcome) {
+	t.Helper()
+	for n, o := range both(sides, func(side *side) (outcome, error) { return side.run(t, s) }) {
+		if o.err != nil {
+			t.Fatalf("%s: on %s: %v (stdout %q, stderr %q)", title, sides[n].name, o.err, o.stdout, o.stderr)
+		}
+		got[n] = o.outcome
+	}
+	return got
 }
 
 type answered struct {
@@ -167,7 +196,7 @@ func (s turn) command() string {
 
 // run does one turn and returns its masked outcome.
 func (d *side) run(t *testing.T, s turn) (outcome, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(s.patience, toolTimeout))
 	defer cancel()
 	if s.call != nil {
 		return outcome{}, d.dial(ctx, s.call)
@@ -188,6 +217,12 @@ func (d *side) run(t *testing.T, s turn) (outcome, error) {
 	if len(s.args) > 1 && s.args[0] == "member" && s.args[1] == "add" && o.exit == 0 && err == nil {
 		err = d.findMember(ctx)
 	}
+	if err == nil {
+		o.stdout, err = s.readable(o)
+	}
+	if s.outOnly {
+		o.stderr = ""
+	}
 	o.stdout, o.stderr = d.masked(s, o.stdout), d.masked(s, log.ReplaceAllString(o.stderr, ""))
 	return o, err
 }
@@ -198,6 +233,7 @@ func (d *side) prepare(ctx context.Context, t *testing.T, s turn) *exec.Cmd {
 	for _, a := range s.args {
 		a = strings.ReplaceAll(a, "$LEASE", d.lease)
 		a = strings.ReplaceAll(a, "$MEMBER", fmt.Sprintf("%x", d.member))
+		a = strings.ReplaceAll(strings.ReplaceAll(a, "$SECURE", d.secure), "$CERTS", d.certs)
 		args = append(args, strings.ReplaceAll(a, "$ADDRESS", d.server.Address))
 	}
 	cmd := exec.CommandContext(ctx, process.Binary(t, s.command()), args...)
@@ -274,6 +310,10 @@ func (d *side) runUntil(t *testing.T, cmd *exec.Cmd, s turn) (outcome, error) {
 		return outcome{}, err
 	}
 	var o outcome
+	if s.message != nil && s.form() == "protobuf" {
+		o.stdout, err = readMessages(stdout, s.until)
+		return o, err
+	}
 	pending := s.ready
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
 		o.stdout += lines.Text() + "\n"
@@ -297,6 +337,9 @@ func (d *side) runUntil(t *testing.T, cmd *exec.Cmd, s turn) (outcome, error) {
 // masked hides the address, the generated lease, and what the turn names.
 func (d *side) masked(s turn, text string) string {
 	text = strings.ReplaceAll(text, d.server.Address, "<address>")
+	if d.secure != "" {
+		text = strings.ReplaceAll(text, d.secure, "<secure address>")
+	}
 	if d.lease != "" {
 		text = strings.ReplaceAll(text, d.lease, "<lease>")
 	}

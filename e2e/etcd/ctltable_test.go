@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
 
@@ -28,40 +30,16 @@ func ctlScripts() []ctlScript {
 		{name: "global options", turns: globalTurns}, {name: "lock and elect", turns: concurrencyTurns}, {name: "make-mirror", turns: mirrorTurns},
 		{name: "auth", turns: authTurns, flags: []string{"--bcrypt-cost", "4"}},
 		{name: "member", turns: memberTurns}, {name: "downgrade", turns: downgradeTurns}, {name: "move-leader", turns: moveLeaderTurns},
+		{name: "TLS", turns: tlsTurns, flags: []string{withTLS}}, {name: "check", turns: checkTurns},
 	}
 }
 
-// ctlNotCompared lists subcommands, and flags of them, that no script has, and why.
-func ctlNotCompared() map[string]string {
-	const minute = "writes for a minute and prints how fast that was"
+// ctlOneForm lists subcommands whose forms are not compared, and why.
+func ctlOneForm() map[string]string {
+	const local = "prints nothing of the server's"
 	return map[string]string{
-		"check perf": minute, "check datascale": minute,
-		"--discovery-srv": "asks a name server", "--discovery-srv-name": "asks a name server",
-		"--debug":                     "prints the client's own settings and log, with addresses and times",
-		"make-mirror --dest-user":     "the destination's authentication is asked for by the scripts of auth",
-		"make-mirror --dest-password": "as --dest-user",
-	}
-}
-
-// ctlOneFormat lists subcommands that print the same, or nothing, whatever -w says, or
-// for which a form is not compared, and why.
-func ctlOneFormat() map[string]string {
-	const local = "does not print an answer of the server"
-	return map[string]string{
-		"lease revoke": "etcdctl 3.7.3 has no protobuf form of it: it prints an error with an address of its own memory",
-		"completion":   local, "options": local, "help": local, "snapshot save": local, "make-mirror": local,
-		"lock": "prints a get, which is compared in each form", "elect": "prints a get, which is compared in each form",
-		"defrag":           "prints one line in each form",
-		"watch":            "protobuf's form of a message that never ends cannot be cut; table is not supported by etcdctl",
-		"member add":       "protobuf's form has the member's id, another on each side, in its bytes",
-		"member update":    "as member add",
-		"member remove":    "as member add",
-		"member promote":   "as member add",
-		"endpoint health":  "does not print an answer of the server in protobuf's form",
-		"endpoint status":  "protobuf's form has sizes and positions in its bytes",
-		"lease timetolive": "protobuf's form has the remaining time in its bytes",
-		"lease grant":      "json, fields and protobuf have the id, another on each side; the id is compared where the client chooses it, by the oracle",
-		"compaction":       "prints one line in each form",
+		"completion": local, "options": local, "help": local,
+		"make-mirror": "prints a count each 30 s, in one form",
 	}
 }
 
@@ -72,64 +50,160 @@ func TestEtcdctl(t *testing.T) {
 	}
 }
 
-// ctlUse is what scripts have of one subcommand.
+// ctlTree is what etcdctl has.
+type ctlTree struct {
+	// commands are the subcommands, with the flags of each.
+	commands map[string][]string
+	// global are the flags of all.
+	global []string
+}
+
+// ctlUse is what turns have of one subcommand.
 type ctlUse struct {
 	turns   int
 	flags   map[string]bool
 	formats map[string]bool
 }
 
-// TestEtcdctlTable ensures that each subcommand of etcdctl 3.7.3, and each of its
-// flags and of the global ones, is in a script or in a list with the reason, and prints the
-// table.
-func TestEtcdctlTable(t *testing.T) {
-	commands := ctlCommands(t, nil)
-	used := map[string]*ctlUse{}
-	for _, c := range commands {
-		used[c] = &ctlUse{flags: map[string]bool{}, formats: map[string]bool{}}
-	}
-	global := map[string]bool{}
+// ctlTurns are the turns of all scripts that run etcdctl.
+func ctlTurns() []turn {
+	var all []turn
 	for _, s := range ctlScripts() {
 		for _, turn := range flattened(s.turns()) {
 			if turn.call == nil && turn.command() == "etcdctl" {
-				note(used, global, turn)
+				all = append(all, turn)
 			}
 		}
 	}
-	not, one := ctlNotCompared(), ctlOneFormat()
-	for _, name := range commands {
+	return all
+}
+
+// use is what turns have of each subcommand, and which flags any of them has.
+func (tree ctlTree) use(turns []turn) (used map[string]*ctlUse, global map[string]bool) {
+	used, global = map[string]*ctlUse{}, map[string]bool{}
+	for c := range tree.commands {
+		used[c] = &ctlUse{flags: map[string]bool{}, formats: map[string]bool{}}
+	}
+	for _, s := range turns {
+		tree.note(used, global, s)
+	}
+	return used, global
+}
+
+// lacks are the subcommands, their flags and forms, and the global flags, that are in no
+// turn, and the reasons in one that nothing needs.
+func (tree ctlTree) lacks(turns []turn, one map[string]string) (found []string) {
+	used, global := tree.use(turns)
+	for name, own := range tree.commands {
 		u := used[name]
-		own := ctlFlags(t, name)
-		if u.turns == 0 && not[name] == "" {
-			t.Errorf("etcdctl %s is in no script", name)
+		if u.turns == 0 {
+			found = append(found, "etcdctl "+name+" is in no script")
+			continue
 		}
 		for _, f := range own {
-			if u.turns > 0 && !u.flags[f] && not[name+" "+f] == "" {
-				t.Errorf("etcdctl %s %s is in no script", name, f)
+			if !u.flags[f] {
+				found = append(found, "etcdctl "+name+" "+f+" is in no script")
 			}
 		}
-		lacking := 0
+		missing := slices.DeleteFunc(slices.Clone(everyFormat), func(f string) bool { return u.formats[f] })
+		switch excused := one[name] != ""; {
+		case len(missing) > 0 && !excused:
+			found = append(found, fmt.Sprintf("etcdctl %s is in no script with -w %v", name, missing))
+		case len(missing) == 0 && excused:
+			found = append(found, "etcdctl "+name+" needs no reason: all forms of it are compared")
+		}
+	}
+	for name := range one {
+		if tree.commands[name] == nil {
+			found = append(found, "etcdctl has no "+name+" that would need a reason")
+		}
+	}
+	for _, f := range tree.global {
+		if !global[f] {
+			found = append(found, "the option "+f+" is in no script")
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// TestEtcdctlTable ensures that each subcommand of etcdctl 3.7.3, with each of its
+// flags and forms, and each of the global flags, is in a script, or in a list with the
+// reason, and prints the table. Etcdctl itself is asked what it has.
+func TestEtcdctlTable(t *testing.T) {
+	tree, turns, one := askCtlTree(t), ctlTurns(), ctlOneForm()
+	for _, what := range tree.lacks(turns, one) {
+		t.Error(what)
+	}
+	used, _ := tree.use(turns)
+	for _, name := range slices.Sorted(maps.Keys(tree.commands)) {
+		u := used[name]
+		fmt.Printf("%-26s %4d turns  %-38v %v %s\n", name, u.turns, slices.Sorted(maps.Keys(u.formats)), tree.commands[name], one[name])
+	}
+	fmt.Printf("%d subcommands, %d turns; options of all: %v\n", len(tree.commands), len(turns), tree.global)
+}
+
+// TestEtcdctlTableNotices ensures that the table is found lacking without the turns of
+// any one subcommand, of any one of its flags or forms, or of any one global flag, and
+// with a reason that nothing needs.
+func TestEtcdctlTableNotices(t *testing.T) {
+	tree, turns, one := askCtlTree(t), ctlTurns(), ctlOneForm()
+	without := func(drop func(name string, s turn) bool) []turn {
+		return slices.DeleteFunc(slices.Clone(turns), func(s turn) bool { return drop(tree.name(s), s) })
+	}
+	expect := func(what string, turns []turn, one map[string]string) {
+		t.Helper()
+		if found := tree.lacks(turns, one); !slices.ContainsFunc(found, func(f string) bool { return strings.Contains(f, what) }) {
+			t.Errorf("%q is not noticed, but %q", what, found)
+		}
+	}
+	planted := 0
+	for name, own := range tree.commands {
+		expect("etcdctl "+name+" is in no script", without(func(n string, _ turn) bool { return n == name }), one)
+		for _, f := range own {
+			expect("etcdctl "+name+" "+f+" is in no script", without(func(n string, s turn) bool { return n == name && s.flags()[f] }), one)
+		}
 		for _, f := range everyFormat {
-			if !u.formats[f] {
-				lacking++
+			if one[name] == "" && slices.ContainsFunc(turns, func(s turn) bool { return tree.name(s) == name && s.form() != f }) {
+				expect("etcdctl "+name+" is in no script with -w ["+f+"]", without(func(n string, s turn) bool { return n == name && s.form() == f }), one)
+				planted++
 			}
 		}
-		if u.turns > 0 && lacking > 0 && one[name] == "" {
-			t.Errorf("etcdctl %s: forms compared are %v, want all", name, slices.Sorted(maps.Keys(u.formats)))
-		}
-		state := ""
-		if u.turns == 0 {
-			state = "NOT COMPARED: " + not[name]
-		}
-		fmt.Printf("%-26s %4d turns  %-34v %v %s\n", name, u.turns, slices.Sorted(maps.Keys(u.formats)), own, state)
+		planted += 1 + len(own)
 	}
-	for _, f := range ctlGlobalFlags(t) {
-		if !global[f] && not[f] == "" {
-			t.Errorf("the option %s is in no script", f)
-		}
+	for _, f := range tree.global {
+		expect("the option "+f, without(func(_ string, s turn) bool { return s.flags()[f] }), one)
 	}
-	for name, why := range not {
-		fmt.Printf("not compared: %s: %s\n", name, why)
+	for name := range one {
+		less := maps.Clone(one)
+		delete(less, name)
+		expect("etcdctl "+name+" is in no script with", turns, less)
+	}
+	more := maps.Clone(one)
+	more["get"], more["nothing"] = "a reason", "a reason"
+	expect("etcdctl get needs no reason", turns, more)
+	expect("etcdctl has no nothing", turns, more)
+	fmt.Printf("noticed: %d turns or sets of turns left out\n", planted+len(tree.global)+len(one))
+}
+
+// TestEtcdctlNotices ensures that a difference between the two servers is seen in each
+// form, on stdout, on stderr and in the exit code.
+func TestEtcdctlNotices(t *testing.T) {
+	sides := newSides(t)
+	follow(t, sides, []turn{run("put a x")})
+	if o, err := sides[1].run(t, run("put extra x")); err != nil || o.exit != 0 {
+		t.Fatalf("put: %+v, %v", o, err)
+	}
+	follow(t, sides, []turn{run("get a"), run("watch a --rev=2").stopAt("x")}) // what is still the same
+	for _, s := range inOrder(
+		run("get a").formats("json", "fields", "protobuf"), run("get a -w protobuf").as(&pb.RangeResponse{}), run("get --prefix").with(""),
+		run("endpoint hashkv").formats("simple", "json", "fields", "table"),
+		run("get a --rev=3"), run("compaction 3"), run("txn").in("mod(\"extra\") > \"0\"\n\n\n\n"),
+	) {
+		title := fmt.Sprintf("%q", s.args)
+		if got := outcomes(t, sides, s, title); got[0] == got[1] {
+			t.Errorf("%s: not noticed: %+v", title, got[0])
+		}
 	}
 }
 
@@ -146,66 +220,98 @@ func flattened(turns []turn) []turn {
 	return out
 }
 
-// note notes what a turn has.
-func note(used map[string]*ctlUse, global map[string]bool, s turn) {
+// name is the subcommand that a turn runs; empty for a group of them, or none.
+func (tree ctlTree) name(s turn) string {
 	name := ""
 	for _, a := range s.args {
-		if next := strings.TrimSpace(name + " " + a); isPrefix(used, next) {
-			name = next
-			continue
+		next := strings.TrimSpace(name + " " + a)
+		if !tree.begins(next) {
+			break
 		}
-		break
+		name = next
 	}
-	u := used[name]
-	if u == nil {
-		return // a group of commands, or none
+	if tree.commands[name] == nil {
+		return ""
 	}
-	u.turns++
-	format := "simple"
-	for i, a := range s.args {
-		flag, value, _ := strings.Cut(a, "=")
-		switch flag {
-		case "--":
-			u.formats[format] = true
-			return
-		case "-w":
-			flag = "--write-out"
-			if i+1 < len(s.args) {
-				format = s.args[i+1]
-			}
-		case "-i":
-			flag = "--interactive"
-		case "-l":
-			flag = "--listen"
-		case "--write-out":
-			format = value
-		}
-		if strings.HasPrefix(flag, "--") {
-			u.flags[flag], global[flag] = true, true
-		}
-	}
-	u.formats[format] = true
+	return name
 }
 
-func isPrefix(used map[string]*ctlUse, name string) bool {
-	for c := range used {
-		if c == name || strings.HasPrefix(c, name+" ") {
+// begins tells whether words are a subcommand, or a group of them.
+func (tree ctlTree) begins(words string) bool {
+	group := words + " "
+	for c := range tree.commands {
+		if c == words || strings.HasPrefix(c, group) {
 			return true
 		}
 	}
 	return false
 }
 
-// completions are what etcdctl's own completion offers after some words.
-func completions(t *testing.T, words ...string) []string {
+// shorthands are the flags with one letter.
+func shorthands() map[string]string {
+	return map[string]string{"-w": "--write-out", "-i": "--interactive", "-l": "--listen", "-d": "--discovery-srv"}
+}
+
+// flags are the flags that a turn has.
+func (s turn) flags() map[string]bool {
+	flags := map[string]bool{}
+	for _, a := range s.args {
+		flag, _, _ := strings.Cut(a, "=")
+		if long := shorthands()[flag]; long != "" {
+			flag = long
+		}
+		if flag == "--" {
+			break
+		}
+		if strings.HasPrefix(flag, "--") {
+			flags[flag] = true
+		}
+	}
+	return flags
+}
+
+// note notes what a turn has.
+func (tree ctlTree) note(used map[string]*ctlUse, global map[string]bool, s turn) {
+	flags := s.flags()
+	maps.Copy(global, flags)
+	if u := used[tree.name(s)]; u != nil {
+		u.turns++
+		u.formats[s.form()] = true
+		maps.Copy(u.flags, flags)
+	}
+}
+
+// askCtlTree asks etcdctl what it has.
+func askCtlTree(t *testing.T) ctlTree {
 	t.Helper()
-	out, err := exec.Command(process.Binary(t, "etcdctl"), append([]string{"__complete"}, words...)...).Output()
+	tree := ctlTree{commands: map[string][]string{}, global: ctlGlobalFlags(t)}
+	for _, name := range ctlCommands(t, nil) {
+		tree.commands[name] = toolFlags(t, "etcdctl", name)
+	}
+	// What its README documents for 3.7 is more than that.
+	if len(tree.commands) < fewestCommands {
+		t.Fatalf("found %d subcommands: %v", len(tree.commands), slices.Sorted(maps.Keys(tree.commands)))
+	}
+	return tree
+}
+
+// fewestCommands and fewestGlobalFlags etcdctl has: were fewer found, the asking is wrong.
+const (
+	fewestCommands    = 45
+	fewestGlobalFlags = 20
+)
+
+// completions are what a tool's own completion offers after some words: commands and
+// flags, which have a description each, and not what an argument may be.
+func completions(t *testing.T, tool string, words ...string) []string {
+	t.Helper()
+	out, err := exec.Command(process.Binary(t, tool), append([]string{"__complete"}, words...)...).Output()
 	if err != nil {
-		t.Fatalf("etcdctl __complete %q: %v", words, err)
+		t.Fatalf("%s __complete %q: %v", tool, words, err)
 	}
 	var found []string
 	for line := range strings.Lines(string(out)) {
-		if name, _, ok := strings.Cut(line, "\t"); ok && !strings.HasPrefix(line, ":") {
+		if name, _, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t"); ok && !strings.HasPrefix(line, ":") || strings.HasPrefix(name, "--") {
 			found = append(found, name)
 		}
 	}
@@ -216,7 +322,7 @@ func completions(t *testing.T, words ...string) []string {
 func ctlCommands(t *testing.T, below []string) []string {
 	t.Helper()
 	var out []string
-	for _, name := range completions(t, append(slices.Clone(below), "")...) {
+	for _, name := range completions(t, "etcdctl", append(slices.Clone(below), "")...) {
 		words := append(slices.Clone(below), name)
 		inner := []string(nil)
 		if name != "help" { // it completes to all the others
@@ -230,11 +336,11 @@ func ctlCommands(t *testing.T, below []string) []string {
 	return out
 }
 
-// ctlFlags are a subcommand's own flags.
-func ctlFlags(t *testing.T, name string) []string {
+// toolFlags are a subcommand's own flags; never nil.
+func toolFlags(t *testing.T, tool, name string) []string {
 	t.Helper()
-	var out []string
-	for _, f := range completions(t, append(strings.Fields(name), "--")...) {
+	out := []string{}
+	for _, f := range completions(t, tool, append(strings.Fields(name), "--")...) {
 		if f = strings.TrimSuffix(f, "="); strings.HasPrefix(f, "--") && f != "--help" {
 			out = append(out, f)
 		}
@@ -258,7 +364,7 @@ func ctlGlobalFlags(t *testing.T) []string {
 			}
 		}
 	}
-	if len(out) < 15 {
+	if len(out) < fewestGlobalFlags {
 		t.Fatalf("found %d global flags in %s", len(out), text)
 	}
 	return out

@@ -139,8 +139,8 @@ func TestDirectoryOfEtcd(t *testing.T) {
 }
 
 // TestDirectoryOfShim ensures that etcd, started on what shim wrote, stops with
-// an error, before and after shim's clean stop, and that shim starts on it
-// afterwards with the same keys and revisions.
+// an error, before and after shim's clean stop, changes no file of the log and no record
+// of the store, and that shim starts on it afterwards with the same keys and revisions.
 func TestDirectoryOfShim(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -160,12 +160,22 @@ func TestDirectoryOfShim(t *testing.T) {
 			c.end(shim)
 			log := filepath.Join(shim.DataDir, "member", "wal")
 			before := picture(t, log)
+			// A hash over every record of every bucket, and how many revisions and keys there are.
+			records := []string{"snapshot", "status", filepath.Join(shim.DataDir, "member", "snap", "db"), "-w", "json"}
+			recordsBefore := ran(t, "shim", records...)
+			if recordsBefore.exit != 0 {
+				t.Fatalf("status: %+v", recordsBefore)
+			}
 
 			etcd := process.Start(t, process.Binary(t, "etcd"), process.Port(t), shim.DataDir, flags...)
 			refused(t, etcd, "wal")
 			if after := picture(t, log); !maps.Equal(before, after) {
 				t.Errorf("etcd changed the log:\nbefore %v\nafter  %v", before, after)
 			}
+			if after := ran(t, "shim", records...); after != recordsBefore {
+				t.Errorf("etcd changed the store: %+v, was %+v", after, recordsBefore)
+			}
+			sound(t, shim.DataDir)
 
 			again := process.Start(t, process.Binary(t, "shim"), process.Port(t), shim.DataDir, flags...)
 			again.WaitReady(t)

@@ -58,7 +58,7 @@ func (s *Store) Defragment(ctx context.Context) error {
 		return err
 	}
 	d := &defragmentation{s: s, path: s.cfg.Path + defragSuffix}
-	if err := s.needRoom(s.SizeInUse() + flushMarginBytes + d.reserve()); err != nil {
+	if err := s.needRoom(s.SizeInUse() + flushMarginBytes + s.flushReserve()); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -274,7 +274,7 @@ func (d *defragmentation) copyChunk(name Bucket, next *[]byte, last []byte) (don
 	if err != nil || len(d.chunk.entries) == 0 {
 		return done, err
 	}
-	if err := d.s.needRoom(int64(len(d.chunk.bytes)) + d.reserve()); err != nil {
+	if err := d.s.needRoom(int64(len(d.chunk.bytes)) + d.s.flushReserve()); err != nil {
 		return false, err
 	}
 	err = d.guarded(func() error {
@@ -291,13 +291,6 @@ func (d *defragmentation) copyChunk(name Bucket, next *[]byte, last []byte) (don
 	d.unsynced += int64(len(d.chunk.bytes))
 	failpoint.Hit(failpoint.DefragmentChunk)
 	return done, nil
-}
-
-// reserve is the room that the copy must not take: what a flush needs beyond the
-// file's free pages.
-func (d *defragmentation) reserve() int64 {
-	layer := d.s.LayerBytes()
-	return max(0, layer+layer/2+flushMarginBytes-(d.s.Size()-d.s.SizeInUse()))
 }
 
 // sync makes what was written durable.

@@ -128,11 +128,7 @@ func (s *Store) flush() error {
 }
 
 func (s *Store) commitFrozen() error {
-	// The file's free pages are room, too: else deletions and a compaction could
-	// not make any on a full disk. Should they be in pieces too small, the write
-	// fails, and is tried again.
-	need := s.layer.frozenBytes + s.layer.frozenBytes/2 + flushMarginBytes
-	if need -= s.Size() - s.SizeInUse(); need > 0 {
+	if need := s.flushNeeds(s.layer.frozenBytes); need > 0 {
 		if err := s.needRoom(need); err != nil {
 			return err
 		}
@@ -171,6 +167,17 @@ func (s *Store) needRoom(n int64) error {
 		return &noRoomError{free: free, need: n}
 	}
 	return nil
+}
+
+// flushReserve is the room that copies of the file must leave: what the next flush needs
+// beyond the file's free pages.
+func (s *Store) flushReserve() int64 { return max(0, s.flushNeeds(s.LayerBytes())) }
+
+// flushNeeds is how many bytes a flush of so much of the layer needs on the disk. The file's
+// free pages are room, too: else deletions and a compaction could not make any on a full
+// disk. Should they be in pieces too small, the write fails, and is tried again.
+func (s *Store) flushNeeds(layer int64) int64 {
+	return layer + layer/2 + flushMarginBytes - (s.Size() - s.SizeInUse())
 }
 
 // sequentialFill is how full pages are left that only ever grow at their end.

@@ -163,7 +163,6 @@ func TestHashFlushSchedules(t *testing.T) {
 	}
 }
 
-// TestPinnedView ensures that a hash holds the next compaction of the
 // TestPinnedView ensures that the View of a transaction can be read after a
 // compaction above it, which waits in the file until the View is closed.
 func TestPinnedView(t *testing.T) {

@@ -19,6 +19,8 @@ const (
 	// copy of the file on disk.
 	maxSnapshots  = 2
 	snapshotInfix = ".snapshot-"
+	// snapshotCheckBytes are copied between two looks at the room that is left.
+	snapshotCheckBytes = 4 << 20
 )
 
 // Snapshot is a copy of the file at one moment, to be read from its beginning.
@@ -34,7 +36,7 @@ type Snapshot struct {
 
 // Snapshot flushes and copies the file, to an unlinked file beside it.
 // ErrTooManyRequests when two are under way, ErrNoSpace when there is no room for
-// the copy.
+// the copy, or when it would take what a flush needs.
 func (s *Store) Snapshot(ctx context.Context) (*Snapshot, error) {
 	select {
 	case s.snapshots <- struct{}{}:
@@ -56,7 +58,7 @@ func (s *Store) snapshot(ctx context.Context, free func()) (*Snapshot, error) {
 	}
 	s.copying.RLock()
 	defer s.copying.RUnlock()
-	if err := s.needRoom(s.Size() + flushMarginBytes); err != nil {
+	if err := s.needRoom(s.Size() + flushMarginBytes + s.flushReserve()); err != nil {
 		return nil, err
 	}
 	f, err := unlinkedFile(s.cfg.Path)
@@ -70,7 +72,7 @@ func (s *Store) snapshot(ctx context.Context, free func()) (*Snapshot, error) {
 			return err
 		}
 		snap.Applied, snap.StorageVersion = l.applied, l.version
-		snap.SizeBytes, err = tx.WriteTo(contextWriter{ctx, f})
+		snap.SizeBytes, err = tx.WriteTo(&snapshotWriter{s: s, ctx: ctx, w: f})
 		return err
 	})
 	if err == nil {
@@ -117,15 +119,29 @@ func (f snapshotFile) Close() error {
 	return f.File.Close()
 }
 
-// contextWriter stops a long copy when its context ends.
-type contextWriter struct {
+// snapshotWriter stops a long copy when its context or the store ends, and when there is
+// no more room than a flush needs: writes go on meanwhile, and the file keeps the pages
+// that they free.
+type snapshotWriter struct {
+	s   *Store
 	ctx context.Context
 	w   io.Writer
+	// unchecked bytes were written since the last look at the room.
+	unchecked int
 }
 
-func (w contextWriter) Write(b []byte) (int, error) {
+func (w *snapshotWriter) Write(b []byte) (int, error) {
 	if err := w.ctx.Err(); err != nil {
 		return 0, err
+	}
+	if w.s.stopped.Err() != nil {
+		return 0, w.s.ended()
+	}
+	if w.unchecked += len(b); w.unchecked >= snapshotCheckBytes {
+		w.unchecked = 0
+		if err := w.s.needRoom(snapshotCheckBytes + w.s.flushReserve()); err != nil {
+			return 0, err
+		}
 	}
 	failpoint.Hit(failpoint.SnapshotCopy)
 	return w.w.Write(b)
