@@ -125,6 +125,11 @@ func (b *Backend) openFiles(ctx context.Context, tokens *auth.Tokens) error {
 		}
 	} else if err := b.openStore(true); errors.Is(err, mvcc.ErrMissing) || errors.Is(err, mvcc.ErrSeal) {
 		return fmt.Errorf("%w: %w. Put the file back that belongs here, or restore a snapshot into an empty directory", ErrDirectoryCorrupt, err)
+	} else if errors.Is(err, mvcc.ErrUnsealed) {
+		return fmt.Errorf("%w: %w. If that was `etcdutl defrag`, its records are whole, and the way on is\n"+
+			"  shim snapshot restore %s --skip-hash-check --data-dir NEW-DIRECTORY\n"+
+			"After an unclean stop the newest writes are in the log alone, and missing there. Shim defragments while it runs: etcdctl defrag",
+			ErrDirectoryCorrupt, err, b.dir.store())
 	} else if err != nil {
 		return err
 	}

@@ -338,7 +338,7 @@ func (d *side) runUntil(t *testing.T, cmd *exec.Cmd, s turn) (outcome, error) {
 func (d *side) masked(s turn, text string) string {
 	text = strings.ReplaceAll(text, d.server.Address, "<address>")
 	if d.secure != "" {
-		text = strings.ReplaceAll(text, d.secure, "<secure address>")
+		text = strings.ReplaceAll(strings.ReplaceAll(text, d.secure, "<secure address>"), d.certs, "<certificates>")
 	}
 	if d.lease != "" {
 		text = strings.ReplaceAll(text, d.lease, "<lease>")

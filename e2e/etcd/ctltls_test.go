@@ -52,6 +52,9 @@ func tlsTurns() []turn {
 	refused := func(flags string) turn {
 		return run("get k1 --command-timeout=2s --endpoints=https://$SECURE " + flags).withoutStderr()
 	}
+	refusedSave := func(flags string) turn {
+		return run("snapshot save own.db --command-timeout=5s --endpoints=https://$SECURE " + flags).by("shim").withoutStderr()
+	}
 	own := "--cert=$CERTS/alice.pem --key=$CERTS/alice-key.pem"
 	steps := inOrder(
 		secure("put k1 1", "alice"), secure("get k1", "bob").formats(everyFormat...), secure("member list", "alice").formats(everyFormat...),
@@ -59,6 +62,7 @@ func tlsTurns() []turn {
 		refused("--cacert=$CERTS/ca.pem"), refused("--insecure-skip-tls-verify"), refused("--cacert=$CERTS/other-ca.pem "+own), refused(own),
 		refused("--cacert=$CERTS/ca.pem --cert=$CERTS/mallory.pem --key=$CERTS/mallory-key.pem"), run("get k1 --command-timeout=2s --endpoints=http://$SECURE").withoutStderr(),
 		run("get k1 --endpoints=https://$SECURE --cacert=$CERTS/none.pem"), run("get k1 --endpoints=https://$SECURE --cert=$CERTS/alice.pem --key=$CERTS/bob-key.pem"),
+		secure("snapshot save s.db", "alice"), secure("snapshot save own.db", "alice").by("shim"), refusedSave("--cacert=$CERTS/other-ca.pem "+own), refusedSave("--cacert=$CERTS/ca.pem"),
 		run("user add root:secret"), run("user grant-role root root"), run("user add alice --no-password"), run("role add reader"), run("role grant-permission reader read k1"),
 		run("user grant-role alice reader"), run("auth enable"),
 	)

@@ -186,6 +186,30 @@ func TestDirectoryOfShim(t *testing.T) {
 	}
 }
 
+// TestDirectoryDefragmentedByEtcd ensures that shim, started on a store that etcd's tool
+// defragmented while shim stood still, says so and what to do, and that doing it brings
+// everything back.
+func TestDirectoryDefragmentedByEtcd(t *testing.T) {
+	shim := process.Shim(t)
+	populate(t, shim)
+	want := content(t, shim, 31)
+	shim.Stop()
+	tool(t, "etcdutl", "defrag", "--data-dir", shim.DataDir)
+	before := picture(t, shim.DataDir)
+	again := process.Start(t, process.Binary(t, "shim"), process.Port(t), shim.DataDir)
+	store := filepath.Join(shim.DataDir, "member", "snap", "db")
+	refused(t, again, "etcdutl defrag", "shim snapshot restore "+store+" --skip-hash-check --data-dir NEW-DIRECTORY")
+	if after := picture(t, shim.DataDir); !maps.Equal(before, after) {
+		t.Errorf("the directory changed:\nbefore %v\nafter  %v", before, after)
+	}
+	if o := ran(t, "shim", "check", shim.DataDir); o.exit == 0 || !strings.Contains(o.stdout, "etcdutl defrag") {
+		t.Errorf("check: %+v", o)
+	}
+	restored := filepath.Join(t.TempDir(), "restored")
+	tool(t, "shim", "snapshot", "restore", store, "--skip-hash-check", "--data-dir", restored)
+	equalContent(t, "restored", content(t, startShim(t, restored), 31), want)
+}
+
 // TestDirectoryInUse ensures that a second shim stops at once, and that the
 // first goes on.
 func TestDirectoryInUse(t *testing.T) {

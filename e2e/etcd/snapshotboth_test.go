@@ -67,6 +67,8 @@ func TestSnapshotCarries(t *testing.T) {
 			run("lease list --user=root:secret"), run("lease timetolive 1234 --keys --user=root:secret", remaining).anyOrder(), run("lease timetolive 5678 --user=root:secret", remaining),
 			run("alarm list --user=root:secret"), run("put w/1 x --user=bob:pw"), run("lease grant 100 --user=root:secret"), run("del key/2 --user=root:secret"),
 			run("snapshot save refused.db"), run("snapshot save refused.db --user=bob:pw"),
+			run("snapshot save own.db").by("shim"), run("snapshot save own.db --user=bob:pw").by("shim"), run("snapshot save own.db --user=root:wrong").by("shim"),
+			run("snapshot save own.db --user=root:secret").by("shim"), run("snapshot save own.db --user=root --password=secret").by("shim"),
 		)
 	}
 	after := inOrder(

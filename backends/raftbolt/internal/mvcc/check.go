@@ -254,7 +254,11 @@ func (c *checker) meta(entries map[string][]byte, seal uint64) {
 		}
 		return nil
 	})
-	if c.report.Sealed = seal == want; !c.report.Sealed && !c.broken {
+	switch c.report.Sealed = seal == want; {
+	case c.report.Sealed || c.broken:
+	case seal == 0:
+		c.damage("bucket %q has no seal: another program wrote the file anew, such as etcdutl defrag", bucketMeta)
+	default:
 		c.damage("bucket %q: its seal is %x, of this directory it would be %x: the file belongs to another data directory, "+
 			"or what it says of its place in the log is damaged", bucketMeta, seal, want)
 	}

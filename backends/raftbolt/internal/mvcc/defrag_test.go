@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/etcdshim/shim/backends"
 )
 
@@ -181,6 +184,37 @@ func TestDefragmentRounds(t *testing.T) {
 			}
 			t.Logf("%d images, %d revisions", images, hash.Revision)
 		})
+	}
+}
+
+// TestDefragmentPatience ensures that a Defragment ends although more is flushed during
+// each round than the last one may copy: after patientRounds flushes are held for it.
+func TestDefragmentPatience(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	var b *bench
+	write := func() { // more than one chunk: then there is a pause in each round
+		for i := range 6 {
+			b.put(fmt.Sprint(i), strings.Repeat(fmt.Sprint(i), 1<<20))
+		}
+		b.flush()
+	}
+	b = newBench(t, func(c *Config) { c.Logger, c.Clock = zap.New(core), &pausingClock{pause: func() { write() }} })
+	write()
+	if err := b.s.Defragment(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	ends := logs.FilterMessage("finished defragmenting directory").All()
+	if len(ends) != 1 || ends[0].ContextMap()["rounds"] != int64(patientRounds+1) {
+		t.Errorf("%+v, want %d rounds and the last", ends, patientRounds)
+	}
+	hash := b.hash(0)
+	if hash.Revision != 1+6*(1+patientRounds) {
+		t.Errorf("revision %d", hash.Revision)
+	}
+	b.close()
+	b.open()
+	if h := b.hash(0); h != hash {
+		t.Errorf("reopened: %+v, was %+v", h, hash)
 	}
 }
 

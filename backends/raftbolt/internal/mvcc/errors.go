@@ -19,6 +19,9 @@ var (
 	// ErrSeal: the file is another directory's, or its positions in the log are
 	// damaged.
 	ErrSeal = errors.New("the store belongs to another data directory, or is damaged")
+	// ErrUnsealed: another program wrote the file anew, such as etcd's tools do when they
+	// defragment one.
+	ErrUnsealed = errors.New("the store was written anew by another program")
 	// ErrVersion: the file's storage version is not one this program writes.
 	ErrVersion = errors.New("unsupported storage version")
 )

@@ -251,7 +251,7 @@ func FuzzOpen(f *testing.F) {
 func clean(t *testing.T, err error) {
 	t.Helper()
 	c := (*CorruptError)(nil)
-	for _, is := range []error{ErrVersion, ErrSeal, ErrLocked, backends.ErrStopped, backends.ErrCompacted, backends.ErrFutureRevision} {
+	for _, is := range []error{ErrVersion, ErrSeal, ErrUnsealed, ErrLocked, backends.ErrStopped, backends.ErrCompacted, backends.ErrFutureRevision} {
 		if errors.Is(err, is) {
 			return
 		}

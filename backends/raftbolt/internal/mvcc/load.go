@@ -81,6 +81,9 @@ func (l *loader) read(tx *bolt.Tx) error {
 	if err := l.readMeta(meta.Get); err != nil {
 		return err
 	}
+	if meta.Sequence() == 0 {
+		return fmt.Errorf("%w: bucket %q of %s has no seal", ErrUnsealed, bucketMeta, l.path)
+	}
 	if seal, err := metaSeal(l.founding, meta.ForEach); err != nil || seal != meta.Sequence() {
 		return errors.Join(err, fmt.Errorf("%w: %s: the seal of bucket %q is %x, of this directory it would be %x", ErrSeal, l.path, bucketMeta, meta.Sequence(), seal))
 	}

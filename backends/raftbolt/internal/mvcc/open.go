@@ -19,7 +19,7 @@ import (
 	"github.com/etcdshim/shim/internal/failpoint"
 )
 
-// Open opens or creates the store at c.Path. It returns ErrMissing, ErrSeal,
+// Open opens or creates the store at c.Path. It returns ErrMissing, ErrSeal, ErrUnsealed,
 // ErrLocked, ErrVersion or a *CorruptError, and has then changed nothing. An interrupted compaction is taken up again in the background.
 func Open(c Config) (*Store, error) {
 	if err := c.validate(); err != nil {
