@@ -131,6 +131,10 @@ func (c Config) withDefaults() Config {
 	if len(c.AdvertiseClientURLs) == 0 {
 		c.AdvertiseClientURLs = d.AdvertiseClientURLs
 	}
+	// In the order in which etcd has them (client/pkg/types/urls.go, NewURLs): members are
+	// listed with it.
+	c.InitialAdvertisePeerURLs = slices.Sorted(slices.Values(c.InitialAdvertisePeerURLs))
+	c.AdvertiseClientURLs = slices.Sorted(slices.Values(c.AdvertiseClientURLs))
 	return c
 }
 

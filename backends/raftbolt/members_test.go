@@ -48,6 +48,19 @@ func (m *member) list() []backends.Member {
 	return r.Members
 }
 
+// TestURLOrder ensures that a member has its URLs in etcd's order, whatever order they
+// were given in: it once had them as given.
+func TestURLOrder(t *testing.T) {
+	m := openIn(t, t.TempDir(), func(c *Config, _ *backends.Env) {
+		c.InitialAdvertisePeerURLs = []string{"http://127.0.0.2:1", "http://127.0.0.1:3", "http://127.0.0.1:20"}
+		c.AdvertiseClientURLs = []string{"https://127.0.0.1:1", "http://127.0.0.1:2"}
+	})
+	self := m.list()[0]
+	if got, want := fmt.Sprint(self.PeerURLs, self.ClientURLs), "[http://127.0.0.1:20 http://127.0.0.1:3 http://127.0.0.2:1] [http://127.0.0.1:2 https://127.0.0.1:1]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 // A learner is added, updated and removed, under ids derived as etcd does and never
 // given twice, and all of it outlives a restart and a kill.
 func TestLearner(t *testing.T) {

@@ -201,7 +201,7 @@ func restoreCommand() *cli.Command {
 			&cli.StringFlag{Name: "initial-cluster-token", Value: "etcd-cluster", Usage: "Token of the cluster, part of its id."},
 			&cli.StringFlag{Name: "initial-advertise-peer-urls", Value: "http://localhost:2380", Usage: "Peer URLs of the member; with the token they make the ids."},
 			&cli.BoolFlag{Name: "skip-hash-check", Usage: "Take a file without checksum, such as one copied from a data directory."},
-			&cli.Uint64Flag{Name: "initial-memory-map-size", Usage: "Address space in bytes for the file while it is restored. (default: 10 GiB)"},
+			&cli.Uint64Flag{Name: "initial-memory-map-size", DefaultText: "10 GiB", Usage: "Address space in bytes for the file while it is restored."},
 			&cli.Uint64Flag{Name: "bump-revision", Usage: "Raise the revision by so much. Needs --mark-compacted."},
 			&cli.BoolFlag{Name: "mark-compacted", Usage: "Compact at the raised revision. Needs --bump-revision."},
 		},

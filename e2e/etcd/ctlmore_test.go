@@ -148,7 +148,7 @@ func mirrorTurns() []turn {
 // writes for a minute and judges how fast that was.
 func checkTurns() []turn {
 	return inOrder(
-		run("put perf/x 1"), run("put scale/x 1"), run("check perf --load=nonsense"), run("check datascale --load=nonsense"),
+		run("put perf/x 1"), run("put scale/x 1"), run("check perf --load=nonsense"), run("check datascale --load=nonsense"), run("check perf --prefix=perf/"),
 		run("check perf --load=s --prefix=perf/ --auto-compact --auto-defrag").formats(everyFormat...), run("check datascale --prefix=scale/").formats(everyFormat...),
 		run("check datascale --load=s --prefix=free/ --auto-compact --auto-defrag", memory).withoutStderr().within(5*time.Minute),
 		run("get free/ --prefix"), run("get perf/x -w json"),

@@ -138,7 +138,8 @@ func TestEtcdctlTable(t *testing.T) {
 	used, _ := tree.use(turns)
 	for _, name := range slices.Sorted(maps.Keys(tree.commands)) {
 		u := used[name]
-		fmt.Printf("%-26s %4d turns  %-38v %v %s\n", name, u.turns, slices.Sorted(maps.Keys(u.formats)), tree.commands[name], one[name])
+		forms := slices.DeleteFunc(slices.Clone(everyFormat), func(f string) bool { return !u.formats[f] })
+		fmt.Printf("%-24s %4d turns  %-36s %v %s\n", name, u.turns, strings.Join(forms, " "), tree.commands[name], one[name])
 	}
 	fmt.Printf("%d subcommands, %d turns; options of all: %v\n", len(tree.commands), len(turns), tree.global)
 }
