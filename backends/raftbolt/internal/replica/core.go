@@ -34,6 +34,8 @@ type faults struct {
 	voteNotSynced         bool
 	cutAboveFlush         bool
 	readBeforeFirstCommit bool
+	// answerBeforeFirstCommit: the same for the reads of others.
+	answerBeforeFirstCommit bool
 }
 
 // proposal waits for the writer.
@@ -162,6 +164,9 @@ func (c *core) campaignAlone() {
 func (c *core) receive(m *raftpb.Message) error {
 	if c.lacksRoom(m) {
 		return ErrNoSpace
+	}
+	if m.GetType() == raftpb.MsgReadIndex && c.answersTooEarly() {
+		return nil // a lost request, which is made again
 	}
 	err := c.raft.Step(m)
 	c.drain()

@@ -68,6 +68,13 @@ func (c *core) startRead() {
 	c.ask()
 }
 
+// answersTooEarly tells whether raft would answer a learner's request with an index below
+// what was acknowledged: as the only voter it does not wait for an entry of its term, and
+// its commit index may be from before a crash.
+func (c *core) answersTooEarly() bool {
+	return c.role == Leader && c.aloneVoter() && !c.termApplied() && !c.faults.answerBeforeFirstCommit
+}
+
 // ask sends the round in flight, under a new id: an answer to an earlier request must not be taken for this one.
 func (c *core) ask() {
 	c.reads.nextID++

@@ -149,6 +149,7 @@ func TestPlantedFaults(t *testing.T) {
 		{"no tear repair", func(w *world) { w.skipRepair = true }},
 		{"log cut above the flush", func(w *world) { w.faults.cutAboveFlush = true }},
 		{"read before the first commit of the term", func(w *world) { w.faults.readBeforeFirstCommit = true }},
+		{"answer a learner's read before it", func(w *world) { w.faults.answerBeforeFirstCommit = true }},
 	}
 	for _, p := range planted {
 		t.Run(p.name, func(t *testing.T) {
