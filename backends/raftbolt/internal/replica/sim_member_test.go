@@ -24,8 +24,10 @@ type simMember struct {
 
 	synced     uint64        // last log index that is synced in this life
 	syncedHard wal.HardState // over all lives
-	lastTerm   uint64        // of this life
-	lastCommit uint64        // of this life
+	// syncedIn is the highest synced of each term, in this life: a later one may cut the log.
+	syncedIn   map[uint64]uint64
+	lastTerm   uint64 // of this life
+	lastCommit uint64 // of this life
 	wasLeader  bool
 	flushing   bool
 	keeping    bool
@@ -90,6 +92,7 @@ func (m *simMember) start() {
 		w.fail("member %d starts with %+v, it had synced %+v", m.id, hard, m.syncedHard)
 	}
 	m.syncedHard = c.log.HardState() // Open has synced what it found
+	m.syncedIn = map[uint64]uint64{m.syncedHard.Term: m.synced}
 	c.campaignAlone()
 	m.housekeep()
 	m.pump()
@@ -264,6 +267,7 @@ func (m *simMember) startBatch() {
 			return
 		}
 		m.synced, m.syncedHard = m.core.log.LastIndex(), b.HardState
+		m.syncedIn[b.HardState.Term] = max(m.syncedIn[b.HardState.Term], m.synced)
 		m.core.batchDone(b)
 		m.pump()
 	})
