@@ -202,8 +202,9 @@ func (l *ledger) checkSend(m *simMember, msg *raftpb.Message) {
 	case raftpb.MsgAppResp:
 		synced := m.synced
 		if msg.GetTerm() < m.syncedHard.Term {
-			// Late, but true: the leader of that term counts what was there when the term was.
-			synced = m.syncedIn[msg.GetTerm()]
+			// Late, but true: the leader of that term counts what was there before a later one
+			// cut it off.
+			synced = m.mostSynced
 		}
 		if w.direct && msg.GetIndex() > synced {
 			w.fail("member %d acknowledges entry %d of term %d, its log was synced to %d", m.id, msg.GetIndex(), msg.GetTerm(), synced)

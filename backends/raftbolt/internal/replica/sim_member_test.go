@@ -24,8 +24,8 @@ type simMember struct {
 
 	synced     uint64        // last log index that is synced in this life
 	syncedHard wal.HardState // over all lives
-	// syncedIn is the highest synced of each term, in this life: a later one may cut the log.
-	syncedIn   map[uint64]uint64
+	// mostSynced is the highest synced of this life: a later term may cut the log.
+	mostSynced uint64
 	lastTerm   uint64 // of this life
 	lastCommit uint64 // of this life
 	wasLeader  bool
@@ -92,7 +92,7 @@ func (m *simMember) start() {
 		w.fail("member %d starts with %+v, it had synced %+v", m.id, hard, m.syncedHard)
 	}
 	m.syncedHard = c.log.HardState() // Open has synced what it found
-	m.syncedIn = map[uint64]uint64{m.syncedHard.Term: m.synced}
+	m.mostSynced = m.synced
 	c.campaignAlone()
 	m.housekeep()
 	m.pump()
@@ -267,7 +267,7 @@ func (m *simMember) startBatch() {
 			return
 		}
 		m.synced, m.syncedHard = m.core.log.LastIndex(), b.HardState
-		m.syncedIn[b.HardState.Term] = max(m.syncedIn[b.HardState.Term], m.synced)
+		m.mostSynced = max(m.mostSynced, m.synced)
 		m.core.batchDone(b)
 		m.pump()
 	})
