@@ -92,6 +92,16 @@ func foundedStore(t testing.TB) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	self := memberRecord{ID: scheduleHeader.MemberID, Name: "default"}
+	value, err := self.value()
+	if err != nil {
+		t.Fatal(err)
+	}
+	txn := s.Begin()
+	txn.Set(mvcc.BucketMembers, self.key(), value)
+	if _, err := txn.Commit(); err != nil {
+		t.Fatal(err)
+	}
 	voter := encodeConfState(replica.ConfState{Voters: []uint64{scheduleHeader.MemberID}})
 	if err := errors.Join(s.EndEntry(mvcc.Applied{Index: 1, Term: 1, ConfState: voter}), s.Close(context.Background())); err != nil {
 		t.Fatal(err)
