@@ -13,6 +13,52 @@ import (
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
 
+// TestShimKeepsWhatEtcdLoses: a transaction that deletes all and puts a key leaves that key,
+// also when its revision is compacted, and after a restart. From etcd 3.7.3 the compaction takes it.
+func TestShimKeepsWhatEtcdLoses(t *testing.T) {
+	s := process.Shim(t)
+	ctx, cancel := context.WithTimeout(t.Context(), callTimeout)
+	defer cancel()
+	dial := func() pb.KVClient {
+		conn, err := grpc.NewClient("passthrough:///"+s.Address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(reconnect()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return pb.NewKVClient(conn)
+	}
+	kv := dial()
+	all := &pb.DeleteRangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}
+	for _, key := range []string{"a", "k"} {
+		if _, err := kv.Put(ctx, &pb.PutRequest{Key: []byte(key), Value: []byte("before")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done, err := kv.Txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{
+		{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: all}}, put("k", "after"),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holds := func(when string) {
+		t.Helper()
+		r, err := kv.Range(ctx, &pb.RangeRequest{Key: all.Key, RangeEnd: all.RangeEnd}, grpc.WaitForReady(true))
+		if err != nil || len(r.Kvs) != 1 || string(r.Kvs[0].Value) != "after" || r.Kvs[0].Version != 1 || r.Kvs[0].CreateRevision != done.Header.Revision {
+			t.Errorf("%s: %v, %v", when, r, err)
+		}
+	}
+	holds("at first")
+	if _, err := kv.Compact(ctx, &pb.CompactionRequest{Revision: done.Header.Revision, Physical: true}); err != nil {
+		t.Fatal(err)
+	}
+	holds("compacted")
+	s.Kill()
+	s = process.Start(t, process.Binary(t, "shim"), process.Port(t), s.DataDir)
+	s.WaitReady(t)
+	kv = dial()
+	holds("restarted")
+}
+
 // TestShimAnswersWhatEndsEtcd asks shim alone for what makes etcd 3.7.3 end with a panic, and
 // ensures that it is refused, leaves nothing behind, and ends nothing.
 func TestShimAnswersWhatEndsEtcd(t *testing.T) {

@@ -65,14 +65,14 @@ func (g *generator) op(depth int) *pb.RequestOp {
 	}
 }
 
-// spared takes from a transaction what would end etcd: see notAsked. It does where all from a
-// key on is deleted: that a key of those is put, too, etcd does not notice before.
+// spared takes from a transaction what would end etcd: see notAsked. Where something is put,
+// nothing is deleted from a key on.
 func spared(r *pb.TxnRequest) *pb.TxnRequest {
-	rest := false
-	visit(r, func(op *pb.RequestOp) { rest = rest || string(op.GetRequestDeleteRange().GetRangeEnd()) == "\x00" })
+	puts := false
+	visit(r, func(op *pb.RequestOp) { puts = puts || op.GetRequestPut() != nil })
 	visit(r, func(op *pb.RequestOp) {
-		if p := op.GetRequestPut(); p != nil && rest {
-			p.IgnoreValue, p.IgnoreLease = false, false
+		if d := op.GetRequestDeleteRange(); d != nil && puts && string(d.RangeEnd) == "\x00" {
+			d.RangeEnd = nil
 		}
 	})
 	return r

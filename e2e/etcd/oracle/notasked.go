@@ -7,7 +7,10 @@ type omission struct{ what, why string }
 // TestShimAnswersWhatEndsEtcd.
 func notAsked() []omission {
 	return []omission{
-		{"KV.Txn that deletes all from a key on and then puts one of them with ignore_value or ignore_lease", "etcd 3.7.3 ends with a panic"},
+		{
+			"KV.Txn that deletes all from a key on and then puts one of them",
+			"etcd does not notice that it is one key twice; with ignore_value or ignore_lease it ends with a panic, and a compaction there takes the key from it",
+		},
 		{"Maintenance.Alarm with an unknown action", "etcd 3.7.3 ends with a panic"},
 		{"Cluster.MemberUpdate of another member with no URL, or one that is none", "etcd 3.7.3 ends with a panic"},
 		{"KV.RangeStream with a sort target and no order", "etcd sorts each of its chunks by itself, and goes on from the last key of that order"},

@@ -3,6 +3,7 @@ package oracle
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -101,13 +102,19 @@ func unstable(last, step Step, before, after Answer) []Difference {
 	return []Difference{{"replies[0].hash", "etcdserverpb.HashResponse.hash", "stable", fmt.Sprintf("%d, then %d", a.GetHash(), b.GetHash())}}
 }
 
-// sign tells what kind of difference it is: the call and the field.
+// sign tells what kind of difference it is: the call and the fields.
 func (v *verdict) sign() string {
 	verb := v.step.Verb
 	if v.step.Raw != "" {
 		verb += " " + v.step.Raw + " " + v.step.Of
 	}
-	return verb + ": " + v.differences[0].Field
+	var fields []string
+	for _, d := range v.differences {
+		if !slices.Contains(fields, d.Field) {
+			fields = append(fields, d.Field)
+		}
+	}
+	return verb + ": " + strings.Join(fields, ", ")
 }
 
 // maxDifferences bounds the differences that are printed of a step.
