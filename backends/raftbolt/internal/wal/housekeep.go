@@ -57,12 +57,12 @@ func (l *Log) Housekeep() error {
 }
 
 // takeFree takes the oldest released segment, if any; later tells that it must be left alone until the newest batch is synced: a power loss that
-// takes that one would leave no batch at all.
+// takes that one would leave no batch at all or, of a spare that was passed over, a damaged header with no batch behind it.
 func (l *Log) takeFree() (old *segment, needSpare, later bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.free) > 0 {
-		if l.free[0] == l.synced {
+		if s := l.free[0]; s == l.synced || l.synced != nil && s.sequence > l.synced.sequence {
 			return nil, false, true
 		}
 		old = l.free[0]
