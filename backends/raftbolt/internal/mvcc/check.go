@@ -256,7 +256,7 @@ func (c *checker) meta(entries map[string][]byte, seal uint64) {
 	})
 	switch c.report.Sealed = seal == want; {
 	case c.report.Sealed || c.broken:
-	case seal == 0:
+	case seal == 0 && l.applied.Index != 0:
 		c.damage("bucket %q has no seal: another program wrote the file anew, such as etcdutl defrag", bucketMeta)
 	default:
 		c.damage("bucket %q: its seal is %x, of this directory it would be %x: the file belongs to another data directory, "+

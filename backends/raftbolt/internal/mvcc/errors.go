@@ -20,7 +20,7 @@ var (
 	// damaged.
 	ErrSeal = errors.New("the store belongs to another data directory, or is damaged")
 	// ErrUnsealed: another program wrote the file anew, such as etcd's tools do when they
-	// defragment one.
+	// defragment one. It has its place in the log, and no seal.
 	ErrUnsealed = errors.New("the store was written anew by another program")
 	// ErrVersion: the file's storage version is not one this program writes.
 	ErrVersion = errors.New("unsupported storage version")

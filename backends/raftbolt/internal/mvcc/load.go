@@ -81,7 +81,8 @@ func (l *loader) read(tx *bolt.Tx) error {
 	if err := l.readMeta(meta.Get); err != nil {
 		return err
 	}
-	if meta.Sequence() == 0 {
+	// Without a place in the log it may be a copy of ours that the disk lost a part of.
+	if meta.Sequence() == 0 && l.applied.Index != 0 {
 		return fmt.Errorf("%w: bucket %q of %s has no seal", ErrUnsealed, bucketMeta, l.path)
 	}
 	if seal, err := metaSeal(l.founding, meta.ForEach); err != nil || seal != meta.Sequence() {

@@ -224,3 +224,44 @@ func TestStatus(t *testing.T) {
 		t.Errorf("of an open store: %v", err)
 	}
 }
+
+// TestUnsealed ensures that a file which another program wrote anew, so that its seal is
+// gone, is told from one of another directory and from one that has lost its place in
+// the log as well, and that none of them is opened.
+func TestUnsealed(t *testing.T) {
+	b := newBench(t, nil)
+	b.put("a", "1")
+	b.close()
+	for _, c := range []struct {
+		name   string
+		change func(meta *bolt.Bucket) error
+		want   error
+	}{
+		{"no seal", func(meta *bolt.Bucket) error { return meta.SetSequence(0) }, ErrUnsealed},
+		{"another", func(meta *bolt.Bucket) error { return meta.SetSequence(7) }, ErrSeal},
+		{"neither seal nor place", func(meta *bolt.Bucket) error {
+			return errors.Join(meta.SetSequence(0), meta.Delete([]byte(metaConsistentIndex)))
+		}, ErrSeal},
+	} {
+		data, err := os.ReadFile(b.path)
+		path := filepath.Join(t.TempDir(), "db")
+		if err := errors.Join(err, os.WriteFile(path, data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		db, err := bolt.Open(path, 0o600, &bolt.Options{NoSync: true, NoFreelistSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bolt.Tx) error { return c.change(tx.Bucket([]byte(bucketMeta))) })
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Open(Config{Path: path, NoSync: true}); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, %v, want %v", c.name, s, err, c.want)
+		}
+		if r, err := Check(path, CheckOptions{}); err != nil || r.Sealed || r.Faults == 0 {
+			t.Errorf("%s: check: %+v, %v", c.name, r, err)
+		}
+	}
+	b.open()
+}
