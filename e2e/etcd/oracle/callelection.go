@@ -17,14 +17,18 @@ func electionCalls() []call {
 
 func (g *generator) electionName() string { return "election/" + g.place() }
 
-// elect campaigns and returns what the leader is known by.
-func (g *generator) elect(name string) *v3electionpb.LeaderKey {
-	if g.mayLeave() && g.chance(25) {
+// elect campaigns and returns what the leader is known by; another may wait for it.
+func (g *generator) elect(name string, awaited bool) *v3electionpb.LeaderKey {
+	if !awaited && g.mayLeave() && g.chance(25) {
 		b := g.bind()
 		g.add("Election.Campaign", &v3electionpb.CampaignRequest{Name: []byte(name), Value: g.value()}).Bind = b
 		return &v3electionpb.LeaderKey{Name: []byte(name), Key: lockKey(name, leaseSymbol(b)), Rev: revSymbol(b), Lease: leaseSymbol(b)}
 	}
-	lease, b := g.freshLease(), g.bind()
+	take := g.freshLease
+	if awaited {
+		take = g.chosenLease
+	}
+	lease, b := take(), g.bind()
 	g.add("Election.Campaign", &v3electionpb.CampaignRequest{Name: []byte(name), Value: g.value(), Lease: lease}).Bind = b
 	return &v3electionpb.LeaderKey{Name: []byte(name), Key: lockKey(name, lease), Rev: revSymbol(b), Lease: lease}
 }
@@ -32,18 +36,19 @@ func (g *generator) elect(name string) *v3electionpb.LeaderKey {
 // campaign is a leader's life, sometimes with another who waits for it to end.
 func (g *generator) campaign() {
 	name := g.electionName()
-	leader := g.elect(name)
+	awaited := !g.profile.auth && g.chance(40)
+	leader := g.elect(name, awaited)
 	if g.chance(20) { // again, by who leads already
 		g.add("Election.Campaign", &v3electionpb.CampaignRequest{Name: []byte(name), Value: g.value(), Lease: leader.Lease})
 	}
 	g.add("Election.Leader", &v3electionpb.LeaderRequest{Name: []byte(name)})
 	g.proclaim(leader)
-	if g.profile.auth || g.chance(60) {
+	if !awaited {
 		g.add("Election.Leader", &v3electionpb.LeaderRequest{Name: []byte(name)})
 		g.resign(leader)
 		return
 	}
-	lease, b := g.freshLease(), g.bind()
+	lease, b := g.chosenLease(), g.bind()
 	g.slots++
 	slot := g.slots
 	g.add("Election.Campaign", &v3electionpb.CampaignRequest{Name: []byte(name), Value: g.value(), Lease: lease}).Async = slot
@@ -75,7 +80,7 @@ func (g *generator) resign(leader *v3electionpb.LeaderKey) {
 // observe sees a leader's first words and later ones.
 func (g *generator) observe() {
 	name := g.electionName()
-	leader := g.elect(name)
+	leader := g.elect(name, false)
 	if g.profile.auth { // without a leader there is no first word
 		g.resign(leader)
 		return

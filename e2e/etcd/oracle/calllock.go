@@ -21,12 +21,17 @@ func lockCalls() []call {
 
 // freshLease grants a lease for a lock or an election: the client's or the server's choice.
 func (g *generator) freshLease() int64 {
-	b := g.bind()
-	if !g.hashes && g.chance(50) {
+	if b := g.bind(); !g.hashes && g.chance(50) {
 		g.add("Lease.LeaseGrant", &pb.LeaseGrantRequest{TTL: g.aTTL()}).Bind = b
 		return leaseSymbol(b)
 	}
-	id := int64(3_000_000 + b)
+	return g.chosenLease()
+}
+
+// chosenLease grants a lease of the client's choice, as whoever has to wait must have, and who
+// is waited for: their keys are side by side, in the order of the leases.
+func (g *generator) chosenLease() int64 {
+	id := int64(3_000_000 + g.bind())
 	g.add("Lease.LeaseGrant", &pb.LeaseGrantRequest{TTL: g.aTTL(), ID: id})
 	return id
 }
@@ -57,7 +62,7 @@ func (g *generator) lock() {
 		unlock(lockKey(name, lease))
 		unlock(lockKey(name, lease)) // it is open by now
 	case 2: // another waits, until it is unlocked or the lease ends
-		first, second := g.freshLease(), g.freshLease()
+		first, second := g.chosenLease(), g.chosenLease()
 		g.add("Lock.Lock", &v3lockpb.LockRequest{Name: []byte(name), Lease: first})
 		g.slots++
 		g.add("Lock.Lock", &v3lockpb.LockRequest{Name: []byte(name), Lease: second}).Async = g.slots
