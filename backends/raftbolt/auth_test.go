@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -393,6 +395,85 @@ func TestAuthOldRevision(t *testing.T) {
 	future := backends.Caller{User: "alice", AuthRevision: 1 << 40}
 	expectErr(t, "range from the future", g.read(future, "a", ""), backends.ErrAuthOldRevision)
 	expectErr(t, "write from the future", g.try(future, put("b", "")), nil) // as etcd
+}
+
+// TestNothingIsReadThatWasForbidden ensures that no read sees what was written after the right to read
+// was taken away, and before it was given back, whatever it is overtaken by.
+func TestNothingIsReadThatWasForbidden(t *testing.T) {
+	g := openGuarded(t, t.TempDir(), func(c *Config, _ *backends.Env) { c.UnsafeNoFsync = true })
+	alice, ctx := g.login("alice", alicePassword), context.Background()
+	must(t, "put", g.try(g.root, put("b", "public")))
+	b := backends.KeyRange{Key: []byte("b")}
+	over := make(chan struct{})
+	var readers sync.WaitGroup
+	var seen, refused atomic.Int64
+	note := func(c backends.Cursor, err error) {
+		if err != nil {
+			if !isRefusal(err) {
+				t.Errorf("read: %v", err)
+			}
+			refused.Add(1)
+			return
+		}
+		defer c.Close()
+		chunk, err := c.Next(ctx)
+		if err != nil {
+			t.Errorf("read: %v", err)
+			return
+		}
+		if bytes.Contains(chunk.Bytes(), []byte("secret")) {
+			t.Error("a secret was read")
+		}
+		chunk.Release()
+		seen.Add(1)
+	}
+	for _, read := range []func(backends.Caller){
+		func(who backends.Caller) {
+			note(g.Range(ctx, &backends.RangeRequest{Caller: who, RangeOptions: backends.RangeOptions{KeyRange: b}}))
+		},
+		func(who backends.Caller) {
+			r, err := g.Txn(ctx, &backends.TxnRequest{Caller: who, TxnOp: one(backends.Op{Range: &backends.RangeOptions{KeyRange: b}})})
+			if err != nil {
+				note(nil, err)
+				return
+			}
+			note(r.Responses[0].Range, nil)
+			r.Close()
+		},
+		func(who backends.Caller) { // a write, which is looked at when it is applied
+			r, err := g.Txn(ctx, &backends.TxnRequest{Caller: who, TxnOp: one(backends.Op{Range: &backends.RangeOptions{KeyRange: b}}, put("b", "public"))})
+			if err != nil {
+				note(nil, err)
+				return
+			}
+			note(r.Responses[0].Range, nil)
+			r.Close()
+		},
+	} {
+		readers.Go(func() {
+			for {
+				select {
+				case <-over:
+					return
+				default:
+					read(g.identify(alice))
+				}
+			}
+		})
+	}
+	reader := backends.KeyRange{Key: []byte("a"), End: []byte("c")}
+	for range 300 {
+		_, err := g.RoleRevokePermission(ctx, g.root, "reader", reader)
+		must(t, "revoke", err)
+		must(t, "put", g.try(g.identify(g.root), put("b", "secret")))
+		must(t, "put", g.try(g.identify(g.root), put("b", "public")))
+		g.permit("reader", backends.PermissionRead, "a", "c")
+	}
+	close(over)
+	readers.Wait()
+	if seen.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("%d reads, %d refusals: the test looks too late", seen.Load(), refused.Load())
+	}
 }
 
 // TestTokensEnd ensures that tokens end with their user's password, their user, and
