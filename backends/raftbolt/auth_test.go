@@ -462,7 +462,7 @@ func TestNothingIsReadThatWasForbidden(t *testing.T) {
 		})
 	}
 	reader := backends.KeyRange{Key: []byte("a"), End: []byte("c")}
-	for range 300 {
+	for range 800 {
 		_, err := g.RoleRevokePermission(ctx, g.root, "reader", reader)
 		must(t, "revoke", err)
 		must(t, "put", g.try(g.identify(g.root), put("b", "secret")))
