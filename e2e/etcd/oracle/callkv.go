@@ -46,9 +46,16 @@ func (g *generator) keyRange() (key, end []byte) {
 	case 7:
 		return []byte{0}, []byte{0}
 	default:
-		return g.key(), g.key()
+		key, end = g.key(), g.key()
+		if string(end) < string(key) && !g.mayInvert() {
+			key, end = end, key
+		}
+		return key, end
 	}
 }
+
+// mayInvert tells whether the end of a range may be below its key: see notAsked.
+func (g *generator) mayInvert() bool { return !g.profile.auth || g.user == "root" }
 
 func (g *generator) value() []byte {
 	switch {
@@ -109,7 +116,11 @@ func (g *generator) rangeRequest() *pb.RangeRequest {
 func (g *generator) badRange() {
 	r := g.rangeRequest()
 	row := 0
-	switch g.IntN(6) {
+	n := g.IntN(6)
+	if n == 3 && !g.mayInvert() {
+		n = 0
+	}
+	switch n {
 	case 0:
 		r.Key, row = nil, 1
 	case 1:

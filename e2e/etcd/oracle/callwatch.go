@@ -114,6 +114,9 @@ func (g *generator) badWatch() {
 		g.watchStep(stream, r, 27)
 	case 1:
 		c.Key, c.RangeEnd = []byte("k/05"), []byte(pick(g, "k/01", "k/05", "a"))
+		if !g.mayInvert() {
+			c.RangeEnd = c.Key
+		}
 		g.watchStep(stream, r, 28)
 	case 2, 3:
 		c.WatchId = 1 + g.Int64N(maxWatches-1)
