@@ -24,8 +24,9 @@ import (
 	"github.com/etcdshim/shim/e2e/etcd/process"
 )
 
-// toolTimeout bounds one command, far above what a busy machine needs.
-const toolTimeout = 30 * time.Second
+// toolTimeout bounds one command, far above what a busy machine needs, also while other tests
+// hold its disk up: it ends what hangs.
+const toolTimeout = 90 * time.Second
 
 // A turn is one command, run on both servers; stdout, stderr and exit code must
 // be equal.
