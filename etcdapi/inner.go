@@ -2,6 +2,7 @@ package etcdapi
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -75,7 +76,7 @@ func (s *Server) innerAnswer(out any, err error, into proto.Message) error {
 // texts, into a form that has no code on the wire (client/v3, ContextError).
 func (s *Server) innerError(err error) error {
 	wire := s.wireError(err)
-	if known, ok := rpctypes.Error(wire).(rpctypes.EtcdError); ok {
+	if known, ok := errors.AsType[rpctypes.EtcdError](rpctypes.Error(wire)); ok {
 		return status.Error(codes.Unknown, known.Error())
 	}
 	return wire

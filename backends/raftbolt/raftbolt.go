@@ -203,7 +203,7 @@ func (b *Backend) found(ctx context.Context) error {
 	if err := b.dir.syncPath(); err != nil {
 		return err
 	}
-	state := directoryState{}
+	var state directoryState
 	if b.dir.state != nil {
 		state = *b.dir.state
 	} else {

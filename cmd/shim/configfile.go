@@ -144,7 +144,7 @@ func (s *settings) readSection(name string, section map[string]string, value any
 // nanoseconds; "10m" is taken, too. A list may be an array or text with commas,
 // and a text may look like a number.
 func (v *flagValue) read(value any) error {
-	text := ""
+	var text string
 	switch value := value.(type) {
 	case nil:
 		return nil

@@ -65,7 +65,7 @@ func newLogger(o logOptions) (log *zap.Logger, closeLog func(), err error) {
 		return nil, nil, err
 	}
 	var core zapcore.Core
-	errorOutput, closeOutput := zapcore.WriteSyncer(zapcore.Lock(os.Stderr)), func() {}
+	errorOutput, closeOutput := zapcore.Lock(os.Stderr), func() {}
 	if slices.Equal(outputs, []string{outputJournal}) {
 		if core, err = newJournal(encoder, level); err != nil {
 			return nil, nil, fmt.Errorf("--log-outputs: %w", err)

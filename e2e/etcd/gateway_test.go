@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -122,7 +123,7 @@ func (a ask) canonical(body []byte) string {
 	for {
 		var v any
 		err := decode.Decode(&v)
-		if err == io.EOF && len(out) > 0 {
+		if errors.Is(err, io.EOF) && len(out) > 0 {
 			return strings.Join(out, "\n")
 		}
 		if err != nil {

@@ -3,6 +3,7 @@ package etcd
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -194,7 +195,7 @@ func exercise(t *testing.T, s *side) {
 	for err == nil {
 		_, err = snapshot.Recv()
 	}
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		must(err)
 	}
 	_, err = maintenance.Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: 5, Alarm: pb.AlarmType_NOSPACE})

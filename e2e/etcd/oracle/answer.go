@@ -47,9 +47,6 @@ func (a Answer) outcome() string {
 	return a.Code.String()
 }
 
-// ok tells whether the answer is not a refusal.
-func (a Answer) ok() bool { return a.Code == codes.OK && !a.Refused }
-
 // fail notes an error of a call, whose context it was made with.
 func (a *Answer) fail(ctx context.Context, err error) {
 	a.Late = ctx.Err() != nil

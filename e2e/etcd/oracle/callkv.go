@@ -115,7 +115,7 @@ func (g *generator) rangeRequest() *pb.RangeRequest {
 
 func (g *generator) badRange() {
 	r := g.rangeRequest()
-	row := 0
+	var row int
 	n := g.IntN(6)
 	if n == 3 && !g.mayInvert() {
 		n = 0
@@ -158,7 +158,7 @@ func (g *generator) streamRequest() *pb.RangeRequest {
 
 func (g *generator) badRangeStream() {
 	r := g.streamRequest()
-	row := 0
+	var row int
 	switch g.IntN(6) {
 	case 0:
 		r.Key, row = nil, 1
@@ -195,7 +195,7 @@ func (g *generator) putRequest() *pb.PutRequest {
 func (g *generator) badPut() {
 	r := g.putRequest()
 	r.IgnoreLease, r.IgnoreValue = false, false
-	row := 0
+	var row int
 	switch g.IntN(40) {
 	case 0:
 		r.Value, row = make([]byte, 1572864+10), 18

@@ -344,10 +344,11 @@ func TestSequencesRepeat(t *testing.T) {
 		}
 		return text.String()
 	}
-	if write(7) != write(7) {
+	once, again := write(7), write(7)
+	if once != again {
 		t.Error("one seed made two scripts")
 	}
-	if write(7) == write(8) {
+	if once == write(8) {
 		t.Error("two seeds made one script")
 	}
 }

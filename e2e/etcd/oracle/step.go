@@ -198,9 +198,9 @@ func (s Script) calls() int {
 // write writes the script so that readScript reads it.
 func (s Script) write(w io.Writer) error {
 	b := bufio.NewWriter(w)
-	fmt.Fprintf(b, "flags %s\n", strings.Join(s.Flags, " "))
+	_, _ = fmt.Fprintf(b, "flags %s\n", strings.Join(s.Flags, " ")) // Flush tells
 	for _, step := range s.Steps {
-		fmt.Fprintln(b, step)
+		_, _ = fmt.Fprintln(b, step)
 	}
 	return b.Flush()
 }

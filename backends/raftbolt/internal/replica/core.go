@@ -193,7 +193,8 @@ func (c *core) propose(p proposal) error {
 func (c *core) stepProposals() {
 	waiting := c.admit()
 	for len(waiting) > 0 {
-		n, err := 1, error(nil)
+		var err error
+		n := 1
 		if conf := waiting[0].conf; conf != nil {
 			err = c.raft.ProposeConfChange(conf)
 		} else {
