@@ -53,9 +53,13 @@ func (g *generator) badMemberAdd() {
 		b, taken := g.bind(), g.peerURL()
 		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{taken}}).Bind = b
 		g.members = append(g.members, memberSymbol(b))
-		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL(), taken}}, 37)
-		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL()}})
+		third := g.bind()
+		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL(), taken}}, 37).Bind = third
+		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(third)})
+		second := g.bind() // taken if the first was not
+		g.add("Cluster.MemberAdd", &pb.MemberAddRequest{IsLearner: true, PeerURLs: []string{g.peerURL()}}).Bind = second
 		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(b)})
+		g.add("Cluster.MemberRemove", &pb.MemberRemoveRequest{ID: memberSymbol(second)})
 		return
 	}
 	b := g.bind() // some are taken for good
