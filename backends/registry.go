@@ -2,6 +2,7 @@ package backends
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -89,8 +90,8 @@ func Schemes() []string {
 // scheme or parameter is an error that lists the known ones.
 func Open(ctx context.Context, rawURL string, env Env) (Backend, error) {
 	u, err := url.Parse(rawURL)
-	if err != nil {
-		return nil, fmt.Errorf("backend URL: %w", err)
+	if err != nil { // whose text would show the password, or a part of it
+		return nil, errors.New("backend URL: it cannot be read; what is special in a user name or password must be percent-encoded")
 	}
 	registry.Lock()
 	d, ok := registry.drivers[u.Scheme]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -83,8 +84,13 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.cluster
 }
 
-// Collect tells the present values. A backend that cannot tell its status fails
-// the scrape.
+// statusTimeout bounds how long a scrape waits for the backend: below the 10 s that
+// Prometheus gives it by default.
+const statusTimeout = 5 * time.Second
+
+// Collect tells the present values. A backend that cannot tell its status is an error
+// of the scrape, which the other numbers survive; one that tells it only to those who
+// say who they are is none: its numbers are left out.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, m := range c.info {
 		out <- m
@@ -93,8 +99,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.filesUsed, prometheus.GaugeValue, float64(used))
 		out <- prometheus.MustNewConstMetric(c.filesLimit, prometheus.GaugeValue, float64(limit))
 	}
-	st, err := c.backend.Status(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	st, err := c.backend.Status(ctx)
 	if err != nil {
+		if isOfAuth(err) {
+			return
+		}
 		out <- prometheus.NewInvalidMetric(c.gauges[0].desc, fmt.Errorf("backend's status: %w", err))
 		return
 	}

@@ -33,6 +33,9 @@ type Config struct {
 	MaxTxnOps int
 	// MaxConcurrentStreams bounds the streams of one connection.
 	MaxConcurrentStreams uint32
+	// MaxConnections bounds the connections on all listeners together, those of
+	// TrafficMetrics left out; further ones wait until others have ended. 0 is no bound.
+	MaxConnections int
 
 	// KeepaliveMinTime is how often a client may ping; one that pings more often
 	// is disconnected. After KeepaliveInterval without traffic the server pings,
@@ -146,6 +149,7 @@ func (c *Config) validate() error {
 	}
 	between("MaxRequestBytes", int64(c.MaxRequestBytes), 1, math.MaxInt32-overheadBytes)
 	between("MaxTxnOps", int64(c.MaxTxnOps), 1, math.MaxInt32)
+	between("MaxConnections", int64(c.MaxConnections), 0, math.MaxInt32)
 	between("ResponseMemoryBytes", c.ResponseMemoryBytes, 1<<20, math.MaxInt64)
 	positive("KeepaliveMinTime", c.KeepaliveMinTime)
 	positive("KeepaliveInterval", c.KeepaliveInterval)

@@ -31,7 +31,7 @@ func (s *Server) handleDebug(mux *http.ServeMux) {
 		mux.HandleFunc(prefix, pprof.Index) // every profile by its name, too
 		mux.HandleFunc(prefix+"profile", pprof.Profile)
 		mux.HandleFunc(prefix+"symbol", pprof.Symbol)
-		mux.HandleFunc(prefix+"cmdline", pprof.Cmdline)
+		mux.HandleFunc(prefix+"cmdline", s.serveCommandLine)
 		mux.HandleFunc(prefix+"trace", pprof.Trace)
 	}
 }
@@ -44,7 +44,7 @@ func (s *Server) serveVars(w http.ResponseWriter, r *http.Request) {
 	}
 	vars := map[string]string{}
 	expvar.Do(func(v expvar.KeyValue) { vars[v.Key] = v.Value.String() })
-	vars["cmdline"] = commandLine()
+	vars["cmdline"] = string(mustJSON(commandLine()))
 	if _, limit, ok := openFiles(); ok {
 		vars["file_descriptor_limit"] = fmt.Sprint(limit)
 	}
@@ -87,12 +87,19 @@ func newRaftStatus(st *backends.Status) raftStatus {
 	return r
 }
 
+// serveCommandLine answers as pprof.Cmdline does, without passwords.
+func (s *Server) serveCommandLine(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	s.write(w, []byte(strings.Join(commandLine(), "\x00")))
+}
+
 // commandLine is the process's, without the passwords of URLs.
-func commandLine() string {
+func commandLine() []string {
 	password := regexp.MustCompile(`://([^/@:]*):[^/@]*@`)
 	args := make([]string, len(os.Args))
 	for i, a := range os.Args {
 		args[i] = password.ReplaceAllString(a, "://$1:xxxxx@")
 	}
-	return string(mustJSON(args))
+	return args
 }

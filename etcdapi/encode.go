@@ -118,7 +118,7 @@ func encodeKeepAlive(h backends.Header, id, ttlSeconds int64) *reply {
 type reply struct {
 	pieces mem.BufferSlice
 	size   int
-	// count is what the log of slow requests tells of the answer; see logSlow.
+	// count is what the log of slow requests tells of the answer; see logStats.
 	count int64
 	one   [1]mem.Buffer // room for the usual case
 }

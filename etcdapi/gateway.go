@@ -70,7 +70,7 @@ func newGateway(s *Server) (*gateway, error) {
 			return nil, errors.Join(err, g.conn.Close())
 		}
 	}
-	g.Handler = limitFrames(wsproxy.WebsocketProxy(mux,
+	g.Handler = limitFrames(wsproxy.WebsocketProxy(s.survive(mux),
 		wsproxy.WithRequestMutator(func(_, out *http.Request) *http.Request {
 			out.Method = http.MethodPost // a websocket begins as a GET
 			return out

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -104,13 +105,16 @@ func (s *Server) unhealthy(ctx context.Context, excluded []string, serializable 
 	}
 	for _, a := range st.Alarms {
 		if name := alarmName(a.Kind); !slices.Contains(excluded, name) {
+			s.log.Warn("serving /health false due to an alarm", zap.String("alarm", name), zap.String("member-id", strconv.FormatUint(a.MemberID, 16)))
 			return "ALARM " + name
 		}
 	}
 	if !serializable && st.Leader == 0 && st.Header.Term != 0 {
+		s.log.Warn("serving /health false; no leader")
 		return "RAFT NO LEADER"
 	}
 	if err := s.read(ctx, serializable); err != nil {
+		s.log.Warn("serving /health false; Range fails", zap.Error(err))
 		return "RANGE ERROR:" + s.reason(err)
 	}
 	return ""

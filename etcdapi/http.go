@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"net/http"
+	"runtime/debug"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -46,12 +47,34 @@ func (s *Server) withGRPC(h http.Handler) http.Handler {
 // newHTTPServer is what serves h on listeners.
 func (s *Server) newHTTPServer(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler:           s.recovering(h),
 		ReadHeaderTimeout: s.cfg.prefaceTimeout,
 		IdleTimeout:       httpIdleTimeout,
 		// net/http takes what is above for its default of 250.
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, math.MaxInt32))},
 		ErrorLog: zap.NewStdLog(zap.NewNop()), // clients' faults are not ours to log
+	}
+}
+
+// recovering tells of a panic of h, which net/http survives and says nothing of here.
+func (s *Server) recovering(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			s.logPanic(r, p)
+			panic(http.ErrAbortHandler) // so that the connection ends
+		}()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// logPanic tells of a panic, unless it only ends the connection.
+func (s *Server) logPanic(r *http.Request, p any) {
+	if p != http.ErrAbortHandler { //nolint:errorlint // it is a value that was thrown
+		s.log.Error("panic in a request", zap.String("method", r.Method+" "+r.URL.Path), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 	}
 }
 
@@ -61,7 +84,10 @@ func (s *Server) MetricsHandler() http.Handler { return s.metricsMux() }
 
 func (s *Server) metricsMux() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.InstrumentMetricHandler(s.cfg.Metrics, promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{})))
+	mux.Handle("/metrics", promhttp.InstrumentMetricHandler(s.cfg.Metrics, promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{
+		// A backend that is away takes its own numbers with it, and no others.
+		ErrorHandling: promhttp.ContinueOnError,
+	})))
 	s.handleHealth(mux)
 	return mux
 }

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
@@ -72,8 +74,11 @@ func unary[T any, M message[T]](s *Server, service, name string, h func(*Server,
 			}
 			took := time.Since(start)
 			m.took(took)
-			if took > s.cfg.WarningUnaryRequestDuration {
-				s.logSlow(ctx, full, start, took, in, out)
+			switch {
+			case took > s.cfg.WarningUnaryRequestDuration:
+				s.logStats(ctx, zap.WarnLevel, full, start, took, in, out)
+			case s.logsAll:
+				s.logStats(ctx, zap.DebugLevel, full, start, took, in, out)
 			}
 			return out, err
 		},
@@ -218,28 +223,49 @@ func (s *Server) hasLeader(ctx context.Context) bool {
 	return err == nil && (st.Leader != 0 || st.Header.Term == 0) || isOfAuth(err)
 }
 
-// logSlow warns of a request that took long, with the fields of etcd's line
-// (v3rpc/interceptor.go, logExpensiveRequestStats). Values are not logged.
-func (s *Server) logSlow(ctx context.Context, method string, start time.Time, took time.Duration, in proto.Message, out any) {
+// logStats tells of a request, with the fields of etcd's line (v3rpc/interceptor.go,
+// logUnaryRequestStats): at warn of one that took long, at debug of each. Values are not
+// logged.
+func (s *Server) logStats(ctx context.Context, level zapcore.Level, method string, start time.Time, took time.Duration, in proto.Message, out any) {
 	remote := "No remote client info."
 	if p, ok := peer.FromContext(ctx); ok {
 		remote = p.Addr.String()
 	}
-	count, size := int64(-1), -1
+	size := -1
 	switch o := out.(type) {
 	case *reply:
-		count, size = o.count, o.size
+		size = o.size
 	case proto.Message:
 		size = proto.Size(o)
 	}
-	s.log.Warn("request stats",
+	requests, responses := statsCounts(in, out)
+	s.log.Log(level, "request stats",
 		zap.Time("start time", start),
 		zap.Duration("time spent", took),
 		zap.String("remote", remote),
 		zap.String("response type", method),
+		zap.Int64("request count", requests),
 		zap.Int("request size", proto.Size(in)),
-		zap.Int64("response count", count),
+		zap.Int64("response count", responses),
 		zap.Int("response size", size),
 		zap.String("request content", loggable(in)),
 	)
+}
+
+// statsCounts are the counts of etcd's line: of a Txn the operations of the list that was
+// taken, of a range its count, of a delete what was deleted; -1 where there is no such number.
+func statsCounts(in proto.Message, out any) (requests, responses int64) {
+	told := int64(0)
+	if r, ok := out.(*reply); ok {
+		told = r.count
+	}
+	switch in.(type) {
+	case *pb.RangeRequest, *pb.DeleteRangeRequest:
+		return 0, told
+	case *pb.PutRequest:
+		return 1, 0
+	case *pb.TxnRequest:
+		return told, 0
+	}
+	return -1, -1
 }

@@ -76,8 +76,11 @@ func (s *Server) ServeOn(e Endpoint) error {
 	s.mu.Unlock()
 
 	port := &port{
-		server: s, traffic: e.Traffic, plain: e.TLS == nil || e.Plain,
+		server: s, traffic: e.Traffic, plain: e.TLS == nil || e.Plain, slots: s.clientSlots,
 		forGRPC: newQueue(e.Listener.Addr()), forHTTP: newQueue(e.Listener.Addr()),
+	}
+	if e.Traffic == TrafficMetrics {
+		port.slots = s.metricsSlots
 	}
 	if e.TLS != nil {
 		port.tls = serverTLS(e.TLS, e.Traffic)
@@ -117,6 +120,11 @@ func (s *Server) accept(l net.Listener, p *port) error {
 		raw, err := l.Accept()
 		if err == nil {
 			delay = 0
+			if !p.slots.take(s.stopped.Done()) {
+				_ = raw.Close() // nothing was exchanged on it
+				return ErrServerClosed
+			}
+			raw = p.slots.hold(raw)
 			sniffing.Go(func() { p.admit(raw) })
 			continue
 		}
@@ -152,6 +160,7 @@ type port struct {
 	traffic          Traffic
 	tls              *tls.Config // nil: none
 	plain            bool
+	slots            slots
 	forGRPC, forHTTP *queue
 }
 

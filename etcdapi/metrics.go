@@ -91,6 +91,10 @@ func (m *metrics) rpc(kind, service, method string) *rpcMetrics {
 			return m.handled.WithLabelValues(kind, service, method, code.String())
 		},
 	}
+	// Each code counts from zero, as in etcd: the first failure is an increase, too.
+	for code := codes.OK; code <= codes.Unauthenticated; code++ {
+		m.handled.WithLabelValues(kind, service, method, code.String())
+	}
 	if m.handling != nil {
 		r.handling = m.handling.WithLabelValues(kind, service, method)
 	}

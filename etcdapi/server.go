@@ -24,6 +24,7 @@ import (
 type Server struct {
 	cfg       Config
 	log       *zap.Logger
+	logsAll   bool // the log shows debug lines: each request is told
 	metrics   *metrics
 	budget    *budget
 	streams   *streams
@@ -52,6 +53,9 @@ type Server struct {
 	health     *health.Server
 	gateway    *gateway // nil when it is off
 	httpAccess httpAccess
+	// clientSlots and metricsSlots bound the connections of clients and of those who
+	// look after the server.
+	clientSlots, metricsSlots slots
 	// http, httpOnly and httpMetrics answer the listeners of TrafficAll, TrafficHTTP
 	// and TrafficMetrics.
 	http, httpOnly, httpMetrics *http.Server
@@ -85,6 +89,7 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:        cfg,
 		log:        cfg.Logger,
+		logsAll:    cfg.Logger.Core().Enabled(zap.DebugLevel),
 		httpAccess: newHTTPAccess(&cfg),
 		metrics:    m,
 		budget:     newBudget(cfg.ResponseMemoryBytes, cfg.Clock),
@@ -96,6 +101,8 @@ func New(backend backends.Backend, cfg Config) (*Server, error) {
 		wireErrors: wireErrors(),
 		health:     health.NewServer(),
 		listeners:  make(map[net.Listener]struct{}),
+
+		clientSlots: newSlots(cfg.MaxConnections), metricsSlots: newSlots(metricsConnections),
 	}
 	s.leases, _ = backend.(backends.Leases)
 	s.alarms, _ = backend.(backends.Alarms)

@@ -2,17 +2,37 @@ package etcdapi
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/http"
 )
 
+// websocketKey marks the context of what comes over a websocket.
+type websocketKey struct{}
+
+// survive keeps a panic of h from the process: the proxy calls it in a goroutine of its
+// own for a websocket, where nobody recovers; otherwise net/http's handler does.
+func (s *Server) survive(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Context().Value(websocketKey{}) != nil {
+			defer func() {
+				if p := recover(); p != nil {
+					s.logPanic(r, p)
+				}
+			}()
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
 // limitFrames bounds the messages that clients send on the websockets of h: the proxy
 // behind it reads a message whole, of whatever length.
 func limitFrames(h http.Handler, maxMessageBytes int64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Sec-WebSocket-Key") != "" {
+			r = r.WithContext(context.WithValue(r.Context(), websocketKey{}, true))
 			if hijacker, ok := w.(http.Hijacker); ok {
 				w = frameLimiter{w, hijacker, maxMessageBytes}
 			}

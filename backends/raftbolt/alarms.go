@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/etcdshim/shim/backends"
@@ -174,6 +175,7 @@ func (b *Backend) raiseNoSpace(ctx context.Context) error {
 	if slices.Contains(b.machine.alarms.Load().list, alarm) {
 		return nil
 	}
+	b.env.Logger.Warn("message exceeded backend quota; raising alarm", zap.Int64("quota-size-bytes", b.config.QuotaBytes), zap.Bool("disk-full", b.noRoom.Load()))
 	_, err := b.propose(ctx, &command{kind: kindAlarm, action: backends.AlarmActivate, alarm: alarm})
 	return err
 }

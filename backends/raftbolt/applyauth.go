@@ -3,8 +3,6 @@ package raftbolt
 import (
 	"fmt"
 
-	"go.uber.org/zap"
-
 	"github.com/etcdshim/shim/backends/raftbolt/internal/auth"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/mvcc"
 	"github.com/etcdshim/shim/backends/raftbolt/internal/replica"
@@ -46,9 +44,7 @@ func (m *machine) applyAuthChange(c *command) (outcome, error) {
 	if made.EndUser != "" {
 		m.tokens.EndUser(made.EndUser)
 	}
-	m.logger.Info("users, roles or the use of them changed", zap.Stringer("change", c.change.Kind),
-		zap.String("user-name", c.change.User), zap.String("role-name", c.change.Role),
-		zap.Bool("auth-enabled", made.State.Enabled()), zap.Uint64("auth-revision", made.State.Revision()))
+	m.tellAuthChange(c.change, made.State)
 	return outcome{revision: revision}, nil
 }
 

@@ -65,7 +65,7 @@ func (b *Backend) compactPeriodically(period time.Duration) {
 		if b.env.Clock.Now().Before(next) || revision == done || !b.leads() {
 			continue
 		}
-		if b.autoCompact(revision) {
+		if b.autoCompact(CompactPeriodic, revision, zap.Duration("compact-period", period)) {
 			next, done = b.env.Clock.Now().Add(interval), revision
 		}
 	}
@@ -76,7 +76,7 @@ func (b *Backend) compactByRevision(keep int64) {
 	done := int64(0)
 	for b.pause(revisionCompactEvery) {
 		revision := b.store.Committed() - keep
-		if revision > 0 && revision != done && b.leads() && b.autoCompact(revision) {
+		if revision > 0 && revision != done && b.leads() && b.autoCompact(CompactRevision, revision, zap.Int64("revision-compaction-retention", keep)) {
 			done = revision
 		}
 	}
@@ -84,15 +84,18 @@ func (b *Backend) compactByRevision(keep int64) {
 
 func (b *Backend) leads() bool { return b.node.Status().Role == replica.Leader }
 
-// autoCompact tells whether history below revision is forgotten.
-func (b *Backend) autoCompact(revision int64) bool {
+// autoCompact tells whether history below revision is forgotten. kept is what the mode
+// keeps, for the log, whose words are etcd's (v3compactor/periodic.go and revision.go).
+func (b *Backend) autoCompact(mode string, revision int64, kept zap.Field) bool {
+	log, began := b.env.Logger.With(zap.Int64("revision", revision), kept), b.env.Clock.Now()
+	log.Info("starting auto " + mode + " compaction")
 	_, err := b.Compact(b.running, &backends.CompactRequest{Revision: revision})
 	if err != nil && !errors.Is(err, backends.ErrCompacted) {
 		if b.running.Err() == nil {
-			b.env.Logger.Warn("auto compaction failed; it is tried again", zap.Int64("revision", revision), zap.Error(err))
+			log.Warn("failed auto "+mode+" compaction", zap.Error(err))
 		}
 		return false
 	}
-	b.env.Logger.Info("auto compaction", zap.Int64("revision", revision))
+	log.Info("completed auto "+mode+" compaction", zap.Duration("took", b.env.Clock.Now().Sub(began)))
 	return true
 }

@@ -52,7 +52,7 @@ var flagSpecs = []flagSpec{
 	{groupMember, "backend-batch-limit", int64(0), inert, whyBbolt},
 	{groupMember, "max-txn-ops", uint64(128), works, "Largest number of operations in one transaction."},
 	{groupMember, "max-request-bytes", uint64(1572864), works, "Largest request in bytes."},
-	{groupMember, "max-concurrent-streams", uint64(4294967295), works, "Largest number of streams at a time on one connection."},
+	{groupMember, "max-concurrent-streams", uint64(4294967295), works, "Largest number of streams at a time on one connection. (0: no bound)"},
 	{groupMember, "grpc-keepalive-min-time", 5 * time.Second, works, "Shortest time between two pings of a client. (0: 5m, gRPC's)"},
 	{groupMember, "grpc-keepalive-interval", 2 * time.Hour, works, "Time without traffic after which a client is pinged. (0: 2h, gRPC's)"},
 	{groupMember, "grpc-keepalive-timeout", 20 * time.Second, works, "Time after an unanswered ping at which the connection is closed. (0: 20s, gRPC's)"},
@@ -66,7 +66,7 @@ var flagSpecs = []flagSpec{
 	{groupMember, "config-file", "", works, "File with the settings, YAML or JSON, with etcd's keys. Flags and environment are ignored with it."},
 
 	{groupCluster, "initial-advertise-peer-urls", "http://localhost:2380", works, "Peer URLs of this member; with the token they make the member's and the cluster's id."},
-	{groupCluster, "initial-cluster", "", works, "The founding members; only this one for now. (empty: ${name}=${initial-advertise-peer-urls})"},
+	{groupCluster, "initial-cluster", "", works, "The founding members; only this one for now. Of a member that exists it is ignored. (empty: ${name}=${initial-advertise-peer-urls})"},
 	{groupCluster, "initial-cluster-state", "new", works, "Whether an empty data directory founds a cluster (new) or joins one (existing); joining comes with clusters."},
 	{groupCluster, "initial-cluster-token", "etcd-cluster", works, "Token of the cluster, part of its id."},
 	{groupCluster, "advertise-client-urls", "http://localhost:2379", works, "Client URLs to tell to others. (not set: those of --listen-client-urls)"},

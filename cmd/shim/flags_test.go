@@ -9,7 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/etcdshim/shim/backends"
+	"github.com/etcdshim/shim/backends/memory"
+	"github.com/etcdshim/shim/etcdapi"
 )
 
 // parse reads args, an environment and its configuration file without serving.
@@ -25,6 +33,9 @@ func parse(environ []string, args ...string) (options, *settings, error) {
 		err := s.complete(environ)
 		if err == nil {
 			o, err = s.options()
+		}
+		if err == nil {
+			err = o.checkFounding(c.Context)
 		}
 		return err
 	}
@@ -207,6 +218,7 @@ func TestRefusals(t *testing.T) {
 		{"certificate without key", "--key-file", false, []string{"--cert-file=a.pem"}},
 		{"domain name", "domain name", false, []string{"--listen-client-urls=http://example.com:2379"}},
 		{"no host", "domain name", false, []string{"--listen-client-urls=http://:2379"}},
+		{"members on a domain name", "--listen-peer-urls", false, []string{"--listen-peer-urls=http://example.com:2380"}},
 		{"advertised without host", "names no host", false, []string{"--advertise-client-urls=http://:2379"}},
 		{"gRPC and HTTP on one port", "is listened on for another flag", false, []string{"--listen-client-urls=http://127.0.0.1:1", "--listen-client-http-urls=http://127.0.0.1:1"}},
 		{"three members", "3 members", false, []string{"--initial-cluster=default=http://localhost:2380,b=http://b:2380,c=http://c:2380"}},
@@ -266,6 +278,38 @@ func TestGates(t *testing.T) {
 	}
 	if g, err = parseGates(""); err != nil || !g.enabled("FastLeaseKeepAlive") || g.enabled("CompactHashCheck") {
 		t.Errorf("%v, %v", g, err)
+	}
+}
+
+// TestAdjusted ensures that values which etcd takes for its defaults, or for its
+// bounds, are taken so: none is an error, least of all once the store is open.
+func TestAdjusted(t *testing.T) {
+	o, s, err := parse(nil, "--watch-progress-notify-interval=-1s", "--warning-unary-request-duration=0s", "--max-request-bytes=18446744073709551615",
+		"--max-txn-ops=18446744073709551615", "--max-concurrent-streams=0", "--grpc-keepalive-min-time=-1s",
+		"--cors=http://b.example:80, http://a.example:80,http://b.example:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.progressNotify != 10*time.Minute || o.slowRequest != 300*time.Millisecond || o.keepaliveMin != 5*time.Minute ||
+		!slices.Equal(o.cors, []string{"http://a.example:80", "http://b.example:80"}) {
+		t.Errorf("options are %+v", o)
+	}
+	b := memory.New(backends.SystemClock{})
+	defer func() { _ = b.Close(t.Context()) }()
+	core, logs := observer.New(zapcore.WarnLevel)
+	log := zap.New(core)
+	server, err := etcdapi.New(b, o.api(log, prometheus.NewRegistry()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if s.tell(o, log); logs.FilterMessage("exceeded recommended request limit").Len() != 1 {
+		t.Errorf("logged %v", logs.All())
+	}
+	if o, _, err = parse(nil, "--warning-unary-request-duration=-1s", "--cors=*"); err != nil || o.slowRequest != 1 || !slices.Equal(o.cors, []string{"*"}) {
+		t.Errorf("%v, %v, %v", o.slowRequest, o.cors, err)
 	}
 }
 

@@ -92,7 +92,7 @@ func FuzzFlags(f *testing.F) {
 func checkOptions(t *testing.T, o options) {
 	t.Helper()
 	if o.name == "" || o.dataDir == "" || o.heartbeat <= 0 || o.election < 5*o.heartbeat || o.election > 50*time.Second ||
-		o.maxStreams == 0 || o.maxStreams > 1<<32-1 || len(o.endpoints) == 0 || len(o.advertiseClientURLs) == 0 || len(o.peerURLs) == 0 {
+		o.maxStreams > 1<<32-1 || o.progressNotify <= 0 || o.slowRequest <= 0 || len(o.endpoints) == 0 || len(o.advertiseClientURLs) == 0 || len(o.peerURLs) == 0 {
 		t.Errorf("accepted %+v", o)
 	}
 	for _, e := range o.endpoints {

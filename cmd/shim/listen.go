@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"os"
 	"syscall"
@@ -12,6 +13,30 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// reservedFiles are kept from clients' connections, for the log, the store, copies of
+// it and the ports of metrics: without a file for its log the server refuses writes.
+// etcd keeps as many (embed/etcd.go, reservedInternalFDNum).
+const reservedFiles = 150
+
+// fileLimit is how many files the process may have open; 0 when it is not known.
+func fileLimit() uint64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return limit.Cur
+}
+
+// connectionsWithin is how many connections clients may have where so many files may
+// be open; 0 is no bound. Where the limit is so low that most of it would be kept from
+// clients, nothing is: etcd does not start there.
+func connectionsWithin(files uint64) int {
+	if files <= 2*reservedFiles {
+		return 0
+	}
+	return int(min(files, math.MaxInt32)) - reservedFiles
+}
 
 // listenAll listens at every endpoint, or at none.
 func (o options) listenAll(ctx context.Context) ([]net.Listener, error) {

@@ -61,6 +61,19 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
+// TestConnectionsWithin ensures that files are kept from clients, unless there are
+// too few to keep any.
+func TestConnectionsWithin(t *testing.T) {
+	for files, want := range map[uint64]int{0: 0, 64: 0, 300: 0, 301: 151, 1024: 874, 1 << 40: 1<<31 - 1 - 150} {
+		if got := connectionsWithin(files); got != want {
+			t.Errorf("%d files, %d connections, want %d", files, got, want)
+		}
+	}
+	if fileLimit() == 0 {
+		t.Error("the limit of open files is not known")
+	}
+}
+
 // TestReusePort ensures that two servers can share a port when both are told to,
 // and only then; and that nothing stays open when one of several ports is taken.
 func TestReusePort(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -48,6 +47,12 @@ func (s *settings) logOptions() logOptions {
 	}
 }
 
+// toStderr tells whether the log goes to stderr, beside other places or not.
+func (o logOptions) toStderr() bool {
+	outputs, err := logOutputs(o)
+	return err != nil || slices.Contains(outputs, outputStderr)
+}
+
 // newLogger makes the logger of the flags, with etcd's keys (level, ts, caller,
 // msg) and etcd's rules (embed/config_logging.go). close ends it: it writes what
 // is left and closes files.
@@ -78,7 +83,7 @@ func newLogger(o logOptions) (log *zap.Logger, closeLog func(), err error) {
 		core, errorOutput, closeOutput = zapcore.NewCore(encoder, sink, level), sink, closeSink
 	}
 	core = zapcore.NewSamplerWithOptions(core, time.Second, sampleFirst, sampleEvery)
-	log = zap.New(core, zap.AddCaller(), zap.ErrorOutput(errorOutput))
+	log = zap.New(core, zap.AddCaller(), zap.AddStacktrace(zapcore.ErrorLevel), zap.ErrorOutput(errorOutput))
 	return log, func() { _ = log.Sync(); closeOutput() }, nil // what cannot be synced is a terminal
 }
 
@@ -173,7 +178,7 @@ func openOutputs(outputs []string, o logOptions) (sink zapcore.WriteSyncer, clos
 // lumberjack's, as in etcd.
 func rotatedFile(path, rotation string) (*lumberjack.Logger, error) {
 	file := &lumberjack.Logger{}
-	if err := json.NewDecoder(strings.NewReader(rotation)).Decode(file); err != nil {
+	if err := json.Unmarshal([]byte(rotation), file); err != nil {
 		return nil, fmt.Errorf("--log-rotation-config-json: %w", err)
 	}
 	if file.MaxSize < 0 || file.MaxAge < 0 || file.MaxBackups < 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -58,24 +59,31 @@ func TestLogLines(t *testing.T) {
 	}
 	log.Info("not this one")
 	log.Warn("this one", zap.Int("n", 1))
+	log.Error("an error")
 	closeLog()
-	var line struct {
+	var line, last struct {
 		Level, TS, Caller, Msg string
 		N                      int
+		Stacktrace             string
 	}
-	content, err := os.ReadFile(path)
+	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	content, rest, _ := bytes.Cut(whole, []byte("\n"))
+	if err := json.Unmarshal(rest, &last); err != nil || !strings.Contains(last.Stacktrace, "TestLogLines") {
+		t.Errorf("an error's line is %s, %v", rest, err)
 	}
 	if err := json.Unmarshal(content, &line); err != nil {
 		t.Fatalf("%q: %v", content, err)
 	}
-	if line.Level != "warn" || line.Msg != "this one" || line.N != 1 || !strings.HasPrefix(line.Caller, "shim/log_test.go:") || len(line.TS) < len("2006-01-02T15:04:05.000000Z") {
+	if line.Level != "warn" || line.Msg != "this one" || line.N != 1 || line.Stacktrace != "" || !strings.HasPrefix(line.Caller, "shim/log_test.go:") || len(line.TS) < len("2006-01-02T15:04:05.000000Z") {
 		t.Errorf("line is %s", content)
 	}
 	for _, o := range []logOptions{{level: "loud", format: "json"}, {level: "info", format: "xml"},
 		{level: "info", format: "json", outputs: []string{filepath.Join(path, "below a file")}},
 		{level: "info", format: "json", outputs: []string{path}, rotate: true, rotation: "{"},
+		{level: "info", format: "json", outputs: []string{path}, rotate: true, rotation: "{} {"},
 		{level: "info", format: "json", outputs: []string{path}, rotate: true, rotation: `{"maxsize": "x"}`},
 		{level: "info", format: "json", outputs: []string{path}, rotate: true, rotation: `{"maxage": -1}`}} {
 		if _, _, err := newLogger(o); err == nil {

@@ -12,8 +12,8 @@ func notify(state string, log *zap.Logger) {
 	sent, err := daemon.SdNotify(false, state)
 	switch {
 	case err != nil:
-		log.Warn("failed to notify the init daemon", zap.String("state", state), zap.Error(err))
+		log.Warn("failed to notify init daemon", zap.String("state", state), zap.Error(err))
 	case sent:
-		log.Info("notified the init daemon", zap.String("state", state))
+		log.Info("successfully notified init daemon", zap.String("state", state))
 	}
 }

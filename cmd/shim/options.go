@@ -3,9 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,13 +20,23 @@ const (
 	maxBcryptCost = 31
 )
 
+const (
+	// largestRequest bounds --max-request-bytes, whatever it says: gRPC cannot carry
+	// more than 2 GiB in one message.
+	largestRequest = math.MaxInt32 - 1<<20
+	// recommendedRequest is from where on etcd warns of --max-request-bytes
+	// (etcdserver/server.go, recommendedMaxRequestBytes).
+	recommendedRequest = 10 << 20
+)
+
 // options are the settings, checked.
 type options struct {
 	backend string
 
 	name, dataDir, walDir string
 	clusterToken          string
-	joins                 bool // an existing cluster
+	initialCluster        string // as it was given
+	joins                 bool   // an existing cluster
 	peerURLs              []string
 	clientURLs            []string // to listen on
 	advertiseClientURLs   []string
@@ -57,6 +66,8 @@ type options struct {
 	maxTxnOps                                         uint64
 	maxRequestBytes                                   uint64
 	maxStreams                                        uint64
+	maxConnections                                    int    // of clients, 0 for no bound
+	maxFiles                                          uint64 // that may be open, 0 when it is not known
 	keepaliveMin, keepaliveInterval, keepaliveTimeout time.Duration
 	progressNotify, slowRequest                       time.Duration
 	cors, hostWhitelist                               []string
@@ -74,7 +85,7 @@ func (s *settings) options() (options, error) {
 	}
 	o := options{
 		backend: s.text("backend"), name: s.text("name"), dataDir: s.text("data-dir"), walDir: s.text("wal-dir"),
-		clusterToken: s.text("initial-cluster-token"), joins: s.text("initial-cluster-state") == "existing",
+		clusterToken: s.text("initial-cluster-token"), initialCluster: s.text("initial-cluster"), joins: s.text("initial-cluster-state") == "existing",
 		reusePort: s.truth("socket-reuse-port"), reuseAddr: s.truth("socket-reuse-address"),
 		heartbeat: s.milliseconds("heartbeat-interval"), election: s.milliseconds("election-timeout"),
 		quotaBytes: s.integer("quota-backend-bytes"), catchupEntries: s.natural("snapshot-catchup-entries"),
@@ -85,7 +96,7 @@ func (s *settings) options() (options, error) {
 		maxTxnOps: s.natural("max-txn-ops"), maxRequestBytes: s.natural("max-request-bytes"), maxStreams: s.natural("max-concurrent-streams"),
 		keepaliveMin: s.duration("grpc-keepalive-min-time"), keepaliveInterval: s.duration("grpc-keepalive-interval"), keepaliveTimeout: s.duration("grpc-keepalive-timeout"),
 		progressNotify: s.duration("watch-progress-notify-interval"), slowRequest: s.duration("warning-unary-request-duration"),
-		cors: s.list("cors"), hostWhitelist: s.list("host-whitelist"), pprof: s.truth("enable-pprof") || s.text("log-level") == "debug", // as in etcd
+		cors: s.origins(), hostWhitelist: s.list("host-whitelist"), pprof: s.truth("enable-pprof") || s.text("log-level") == "debug", // as in etcd
 		gateway:          s.truth("enable-grpc-gateway"),
 		extensiveMetrics: s.text("metrics") == "extensive",
 	}
@@ -105,6 +116,9 @@ func (s *settings) options() (options, error) {
 		fault("--compact-hash-check-time: %v must be above 0", d)
 	}
 	o.keepalive()
+	o.intervals()
+	o.maxFiles = fileLimit()
+	o.maxConnections = connectionsWithin(o.maxFiles)
 	faults = append(faults, o.checkBounds(), s.readGates(&o), s.readURLs(&o), s.readTLS(&o))
 	return o, errors.Join(faults...)
 }
@@ -120,6 +134,24 @@ func (o *options) keepalive() {
 	}
 }
 
+// intervals fills in the values that hold in etcd where a number is 0 or below
+// (v3rpc/watch.go, NewWatchServer; etcdmain/config.go, parseWarningUnaryRequestDuration).
+func (o *options) intervals() {
+	if o.progressNotify <= 0 {
+		o.progressNotify = flagDefault("watch-progress-notify-interval").(time.Duration)
+	}
+	switch {
+	case o.slowRequest == 0:
+		o.slowRequest = flagDefault("warning-unary-request-duration").(time.Duration)
+	case o.slowRequest < 0:
+		o.slowRequest = 1 // each request
+	}
+	o.compactionBatch = max(o.compactionBatch, 0) // the default
+	if o.compactionSleep < 0 {
+		o.compactionSleep = 1 // no rest that anybody could measure
+	}
+}
+
 func (o *options) checkBounds() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -131,9 +163,6 @@ func (o *options) checkBounds() error {
 	}
 	if o.election > 50*time.Second {
 		fault("--election-timeout: %v must be at most 50s", o.election)
-	}
-	if o.maxStreams == 0 {
-		fault("--max-concurrent-streams: must be above 0")
 	}
 	if o.maxRequestBytes == 0 || o.maxTxnOps == 0 {
 		fault("--max-request-bytes and --max-txn-ops: must be above 0, they are %d and %d", o.maxRequestBytes, o.maxTxnOps)
@@ -160,6 +189,11 @@ func (s *settings) readURLs(o *options) error {
 		faults = append(faults, err)
 		return urls
 	}
+	for _, u := range read("listen-peer-urls") {
+		if _, err := resolve(u, trafficBoth); err != nil {
+			faults = append(faults, fmt.Errorf("--listen-peer-urls: %w", err))
+		}
+	}
 	clients, peers := read("listen-client-urls"), read("initial-advertise-peer-urls")
 	advertise := clients
 	if s.isSet("advertise-client-urls") || !s.isSet("listen-client-urls") {
@@ -169,7 +203,7 @@ func (s *settings) readURLs(o *options) error {
 	var err error
 	o.endpoints, err = endpoints(clients, read("listen-client-http-urls"), read("listen-metrics-urls"))
 	o.clientURLs, o.peerURLs, o.advertiseClientURLs = urlTexts(clients), urlTexts(peers), urlTexts(advertise)
-	return errors.Join(append(faults, err, checkInitialCluster(s.text("initial-cluster"), o.name, o.peerURLs))...)
+	return errors.Join(append(faults, err)...)
 }
 
 // readTLS reads the clients' TLS; its files are read when the server starts.
@@ -224,41 +258,6 @@ func (s *settings) readTLS(o *options) error {
 	return errors.Join(faults...)
 }
 
-// checkInitialCluster holds --initial-cluster against this one member.
-func checkInitialCluster(list, name string, peerURLs []string) error {
-	if list == "" {
-		return nil
-	}
-	members := map[string]bool{}
-	found := false
-	for _, entry := range strings.Split(list, ",") {
-		member, u, ok := strings.Cut(strings.TrimSpace(entry), "=")
-		if !ok {
-			return fmt.Errorf("--initial-cluster: %q must be of the form name=http://host:port", entry)
-		}
-		members[member] = true
-		found = found || member == name && slices.Contains(peerURLs, u)
-	}
-	if len(members) > 1 {
-		return fmt.Errorf("--initial-cluster: it names %d members, and this build serves one", len(members))
-	}
-	if !found {
-		return fmt.Errorf("--initial-cluster: %q does not name this member, %s=%s (--name, --initial-advertise-peer-urls)", list, name, strings.Join(peerURLs, ","))
-	}
-	return nil
-}
-
-// checkJoin refuses to found a cluster of its own where one was to be joined.
-func (o options) checkJoin() error {
-	if !o.joins || o.backend != defaultBackend {
-		return nil
-	}
-	if _, err := os.Stat(filepath.Join(o.dataDir, "member")); err != nil {
-		return fmt.Errorf("--initial-cluster-state=existing: %s holds no member, and joining a cluster comes with clusters: %w", o.dataDir, err)
-	}
-	return nil
-}
-
 // tell logs what the operator should know about settings and environment.
 func (s *settings) tell(o options, log *zap.Logger) {
 	if s.file != "" {
@@ -281,6 +280,12 @@ func (s *settings) tell(o options, log *zap.Logger) {
 	}
 	if o.backend != defaultBackend {
 		log.Info("using another backend than raftbolt: the flags of the data directory and the store do not apply")
+	}
+	if o.maxRequestBytes > recommendedRequest {
+		log.Warn("exceeded recommended request limit", zap.Uint64("max-request-bytes", o.maxRequestBytes), zap.Int("recommended-request-bytes", recommendedRequest))
+	}
+	if o.maxFiles > 0 && o.maxConnections == 0 {
+		log.Warn("file descriptor limit of etcd process is too low; please set higher", zap.Uint64("limit", o.maxFiles), zap.Int("recommended-limit", 2*reservedFiles))
 	}
 	if o.unsafeNoFsync {
 		log.Warn("--unsafe-no-fsync: acknowledged writes are lost when this machine fails")

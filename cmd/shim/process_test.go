@@ -57,7 +57,14 @@ type process struct {
 // notify names its socket.
 func run(t *testing.T, notify string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(os.Args[0], args...), ready: make(chan struct{}), exited: make(chan struct{})}
+	return runWith(t, nil, notify, args...)
+}
+
+// runWith is run by way of a command that is given shim's.
+func runWith(t *testing.T, by []string, notify string, args ...string) *process {
+	t.Helper()
+	line := slices.Concat(by, []string{os.Args[0]}, args)
+	p := &process{t: t, cmd: exec.Command(line[0], line[1:]...), ready: make(chan struct{}), exited: make(chan struct{})}
 	p.cmd.Dir = t.TempDir()
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "ETCD_") && !strings.HasPrefix(kv, "NOTIFY_SOCKET=") {
@@ -359,10 +366,11 @@ func TestAutoTLS(t *testing.T) {
 	url := fmt.Sprintf("https://127.0.0.1:%d", port)
 	data := filepath.Join(t.TempDir(), "data")
 	var before []byte
+	var trusted *x509.CertPool // by the second client, who was given the certificate
 	for range 2 {
 		p := run(t, "", "--data-dir="+data, "--auto-tls", "--listen-client-urls="+url)
 		p.await()
-		if status, _, err := get(url+"/version", "", &tls.Config{InsecureSkipVerify: true}); status != http.StatusOK {
+		if status, _, err := get(url+"/version", "", &tls.Config{InsecureSkipVerify: trusted == nil, RootCAs: trusted}); status != http.StatusOK {
 			t.Fatal(err)
 		}
 		p.stop()
@@ -373,6 +381,8 @@ func TestAutoTLS(t *testing.T) {
 		if before != nil && !bytes.Equal(certificate, before) {
 			t.Error("the second start made another certificate")
 		}
+		trusted = x509.NewCertPool()
+		trusted.AppendCertsFromPEM(certificate)
 		before = certificate
 		if info, err := os.Stat(filepath.Join(data, "fixtures", "client", "key.pem")); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the key: %v, %v", info.Mode(), err)
@@ -479,6 +489,103 @@ func TestPorts(t *testing.T) {
 	p.stop()
 	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
 		t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// asks posts JSON and tells the answer.
+func asks(t *testing.T, url, body string) (status int, answer string) {
+	t.Helper()
+	r, err := http.Post(url, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Body.Close() }()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(text)
+}
+
+// TestLearnersBounded ensures that --max-learners bounds those of the cluster.
+func TestLearnersBounded(t *testing.T) {
+	url := fmt.Sprintf("http://127.0.0.1:%d", freePorts(t, 1)[0])
+	p := run(t, "", "--listen-client-urls="+url, "--max-learners=2", "--strict-reconfig-check=false")
+	p.await()
+	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusBadRequest} {
+		status, answer := asks(t, url+"/v3/cluster/member/add", fmt.Sprintf(`{"peerURLs":["http://127.0.0.1:%d"],"isLearner":true}`, i+1))
+		if status != want || want != http.StatusOK && !strings.Contains(answer, "etcdserver: too many learner members in cluster") {
+			t.Errorf("learner %d: %d %s", i+1, status, answer)
+		}
+	}
+	if strings.Contains(p.log(), "has no effect") {
+		t.Error("a flag is said to have no effect")
+	}
+	p.stop()
+}
+
+// TestConnectionsLeaveFiles ensures that clients' connections cannot take the files
+// that the server needs: it writes, and answers probes, however many there are.
+func TestConnectionsLeaveFiles(t *testing.T) {
+	const files = 320 // less than clients ask for, more than twice what is kept
+	ports := freePorts(t, 2)
+	url, metrics := fmt.Sprintf("http://127.0.0.1:%d", ports[0]), fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+	p := runWith(t, []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files)}, "", "--listen-client-urls="+url, "--listen-metrics-urls="+metrics)
+	p.await()
+	if status, answer := asks(t, url+"/v3/kv/put", `{"key":"YQ=="}`); status != http.StatusOK { // its connection stays
+		t.Fatalf("%d %s", status, answer)
+	}
+	for range files {
+		c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			break // the queue of the listening socket is full, too
+		}
+		defer func() { _ = c.Close() }()
+		if _, err := io.WriteString(c, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sockets := func() (n int) {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	for sockets() < files-reservedFiles { // which are clients', but for the server's own few
+		time.Sleep(10 * time.Millisecond)
+	}
+	for range 3 {
+		if status, body, err := get(metrics+"/health", "", nil); status != http.StatusOK {
+			t.Errorf("%d %s, %v", status, body, err)
+		}
+		if status, answer := asks(t, url+"/v3/kv/put", `{"key":"YQ=="}`); status != http.StatusOK {
+			t.Errorf("%d %s", status, answer)
+		}
+	}
+	if n := sockets(); n > files-reservedFiles+100 {
+		t.Errorf("%d files are open", n)
+	}
+	p.stop()
+}
+
+// TestFailureInLog ensures that a program which ends says why in its log, also where
+// that is not what its caller sees, and its own password nowhere.
+func TestFailureInLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	p := run(t, "", "--log-outputs="+path, "--listen-client-urls=unix://a.sock", "--backend=nonsense://u:secret@h")
+	if code := p.exit(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(content); !strings.Contains(text, `"msg":"shim ends with an error"`) || !strings.Contains(text, `scheme \"nonsense\"`) || strings.Contains(text, "secret") {
+		t.Errorf("logged %s", text)
+	}
+	if !strings.Contains(p.log(), `scheme "nonsense"`) || strings.Contains(p.log(), "secret") {
+		t.Error("stderr does not tell it, or tells the password")
 	}
 }
 

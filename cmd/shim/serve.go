@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -55,10 +56,13 @@ func start(ctx context.Context, s *settings, environ []string) error {
 	}
 	defer closeLog()
 	s.tell(o, log)
-	if err := o.checkJoin(); err != nil {
-		return err
+	if err = o.checkFounding(ctx); err == nil {
+		err = serve(ctx, o, log)
 	}
-	return serve(ctx, o, log)
+	if err != nil && !s.logOptions().toStderr() {
+		log.Error("shim ends with an error", zap.Error(err)) // main tells it on stderr
+	}
+	return err
 }
 
 // serve runs the server until a signal or a failure. It returns nil after a clean
@@ -71,9 +75,10 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	defer cancel()
 
 	log.Info("starting shim", zap.String("etcd-version", etcdVersion), zap.String("shim-version", version), zap.String("git-sha", revision()),
-		zap.String("name", o.name), zap.String("data-dir", o.dataDir), zap.String("backend", o.backend),
+		zap.String("name", o.name), zap.String("data-dir", o.dataDir), zap.String("backend", redacted(o.backend)),
 		zap.Strings("listen-client-urls", o.clientURLs), zap.Strings("advertise-client-urls", o.advertiseClientURLs))
 
+	o.profile(log)
 	secure, err := o.fileTLS(log)
 	if err != nil {
 		return err
@@ -141,6 +146,21 @@ func serve(ctx context.Context, o options, log *zap.Logger) error {
 	case err := <-p.failed:
 		return errors.Join(fmt.Errorf("serving: %w", err), stop())
 	}
+}
+
+// mutexFraction is which share of contended locks a profile holds, as in etcd
+// (pkg/debugutil, PProfHandlers): one in so many.
+const mutexFraction = 5
+
+// profile tells that profiles are served, and has locks counted for them.
+func (o options) profile(log *zap.Logger) {
+	if !o.pprof {
+		return
+	}
+	if runtime.SetMutexProfileFraction(-1) == 0 {
+		runtime.SetMutexProfileFraction(mutexFraction)
+	}
+	log.Info("pprof is enabled", zap.String("path", "/debug/pprof"))
 }
 
 // ports are the listeners of a server's endpoints.
@@ -300,7 +320,8 @@ func openBackend(ctx context.Context, o options, env backends.Env) (backends.Bac
 // api is the wire's configuration.
 func (o options) api(log *zap.Logger, registry *prometheus.Registry) etcdapi.Config {
 	return etcdapi.Config{
-		MaxRequestBytes: int(min(o.maxRequestBytes, 1<<31)), MaxTxnOps: int(min(o.maxTxnOps, 1<<31)), MaxConcurrentStreams: uint32(o.maxStreams),
+		MaxRequestBytes: int(min(o.maxRequestBytes, largestRequest)), MaxTxnOps: int(min(o.maxTxnOps, math.MaxInt32)), MaxConcurrentStreams: uint32(o.maxStreams),
+		MaxConnections:   o.maxConnections,
 		KeepaliveMinTime: o.keepaliveMin, KeepaliveInterval: o.keepaliveInterval, KeepaliveTimeout: o.keepaliveTimeout,
 		WatchProgressNotifyInterval: o.progressNotify, WarningUnaryRequestDuration: o.slowRequest, LeaderLossTimeout: 3 * o.election,
 		Name: o.name, ClientURLs: o.advertiseClientURLs,

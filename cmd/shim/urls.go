@@ -61,6 +61,28 @@ func urlTexts(urls []*url.URL) []string {
 	return texts
 }
 
+// origins are the URLs of --cors, as browsers send them; "*" is any.
+func (s *settings) origins() []string {
+	if text := s.text("cors"); text == "" || text == "*" {
+		return s.list("cors")
+	}
+	urls, _ := s.urls("cors") // its syntax was checked when it was set
+	return urlTexts(urls)
+}
+
+// redacted is a URL that may be shown: without its password, and nothing when it
+// cannot be read, since then nobody knows where the password is.
+func redacted(text string) string {
+	switch u, err := url.Parse(text); {
+	case !strings.Contains(text, "@"):
+		return text
+	case err != nil || u.User == nil:
+		return ""
+	default:
+		return u.Redacted()
+	}
+}
+
 // checkHosts makes sure that URLs that are told to others name a host.
 func checkHosts(flag string, urls []*url.URL) error {
 	for _, u := range urls {

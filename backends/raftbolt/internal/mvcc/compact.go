@@ -241,7 +241,7 @@ func (s *Store) compactTo(c compaction) error {
 	s.compact.finish(target, hash)
 	took := s.cfg.Clock.Now().Sub(start)
 	s.cfg.OnCompacted(took)
-	s.log.Info("finished compaction", zap.Int64("compact-revision", target), zap.Int("removed", removed), zap.Duration("took", took))
+	s.log.Info("finished scheduled compaction", zap.Int64("compact-revision", target), zap.Duration("took", took), zap.Int("number-of-keys-compacted", removed))
 	return nil
 }
 
