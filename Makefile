@@ -55,7 +55,7 @@ e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
 	cd e2e/etcd && go test -count=1 -v -run TestEtcdctlTable .
 
 .PHONY: e2e-clients
-e2e-clients: ## Run the flows of other clients on shim and on etcd: clientv3 with its packages, processes that are killed, the JSON gateway.
+e2e-clients: ## Run the flows of other clients on shim and on etcd: clientv3 with its packages, processes that are killed, the JSON gateway, npm's etcd3 (needs node, npm).
 	cd e2e/clients && go test -count=1 -timeout 20m ./...
 
 crash: ## Kill shim ROUNDS times under a storm of load, and HITS times at each step of its durable path: 20 and once in CI.

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -22,6 +24,7 @@ func alarmCases() []Case {
 			Covers: []string{"AlarmRequest.memberID"}, Run: maintAlarmMember},
 		{Name: "maintenance/alarm-of-no-or-unknown-kind", RPC: "Maintenance.Alarm", Needs: Alarms, Absent: alarmAbsent, Run: maintAlarmOdd},
 		{Name: "badinput/row-66-corrupt-alarm", RPC: "Maintenance.Alarm", Needs: Alarms, Absent: alarmAbsent, Run: maintAlarmCorrupt},
+		{Name: "maintenance/alarms-and-turns", RPC: "Maintenance.Alarm", Needs: Alarms, Absent: alarmAbsent, Run: maintAlarmTurns},
 		{Name: "badinput/row-54-quota-exceeded", RPC: "Maintenance.Alarm", Needs: Alarms, Absent: alarmAbsent, Condition: SmallQuota, Run: maintQuota},
 	}
 }
@@ -159,6 +162,47 @@ func maintAlarmCorrupt(c *C) {
 	equal(c, "deleted", c.del("a").Deleted, 1)
 	c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_NOSPACE)
 	c.put("a", "2")
+}
+
+// maintAlarmTurns: without space nobody can take a turn or proclaim, and those that have one can leave
+// it to who waits already; while the store is corrupt they cannot either.
+func maintAlarmTurns(c *C) {
+	if !c.Endpoint.Capabilities[Leases] {
+		c.wantUnimplemented("Lock.Lock")
+		return
+	}
+	id := c.put("a", "1").Header.MemberId
+	lease := c.grant(longTTL)
+	held := c.lock("l", lease)
+	waits := c.waitLock(c.Ctx, "l")
+	leader := c.campaign("e", lease, "1").Leader
+	takes := func(message string) {
+		c.Helper()
+		for _, lease := range []int64{lease, waits.lease, 0} { // that of the holder, too
+			_, err := c.Lock.Lock(c.Ctx, &v3lockpb.LockRequest{Name: c.key("l"), Lease: lease})
+			c.refused("lock", err, message)
+			_, err = c.Election.Campaign(c.Ctx, &v3electionpb.CampaignRequest{Name: c.key("other"), Lease: lease})
+			c.refused("campaign", err, message)
+		}
+		_, err := c.Election.Proclaim(c.Ctx, &v3electionpb.ProclaimRequest{Leader: leader, Value: []byte("2")})
+		c.refused("proclaim", err, message)
+	}
+	defer c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_NOSPACE)
+	c.alarm(pb.AlarmRequest_ACTIVATE, id, pb.AlarmType_NOSPACE)
+	takes(msgNoSpace)
+	equal(c, "value of the leader", string(c.leads("e").Kv.Value), "1")
+	held = c.acquired(waits, c.unlock(held.Key).Header.Revision)
+
+	defer c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_CORRUPT)
+	c.alarm(pb.AlarmRequest_ACTIVATE, id, pb.AlarmType_CORRUPT)
+	takes(msgCorrupt)
+	_, err := c.Lock.Unlock(c.Ctx, &v3lockpb.UnlockRequest{Key: held.Key})
+	c.refused("unlock", err, msgCorrupt)
+	_, err = c.Election.Resign(c.Ctx, &v3electionpb.ResignRequest{Leader: leader})
+	c.refused("resign", err, msgCorrupt)
+	c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_CORRUPT)
+	c.unlock(held.Key)
+	c.resign(leader)
 }
 
 // writes makes a request of each kind that writes, and tells what became of it.

@@ -14,7 +14,7 @@ import (
 // authCases are the cases of users, roles, and of what they may do.
 func authCases() []Case {
 	var cases []Case
-	for _, area := range [][]Case{authServiceCases(), authRoleCases(), authKeyCases(), authJWTCases(), authMatrixCases()} {
+	for _, area := range [][]Case{authServiceCases(), authRoleCases(), authKeyCases(), authJWTCases(), authMatrixCases(), authTurnCases()} {
 		cases = append(cases, area...)
 	}
 	for i := range cases {

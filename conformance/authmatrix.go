@@ -73,7 +73,7 @@ func authMatrixCases() []Case {
 // matrixRows is the whole matrix.
 func matrixRows() []matrixRow {
 	var rows []matrixRow
-	for _, part := range [][]matrixRow{matrixKV(), matrixWatchAndLease(), matrixClusterAndMaintenance(), matrixAuth()} {
+	for _, part := range [][]matrixRow{matrixKV(), matrixWatchAndLease(), matrixClusterAndMaintenance(), matrixAuth(), matrixTurns()} {
 		rows = append(rows, part...)
 	}
 	return rows

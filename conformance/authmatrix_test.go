@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3election/v3electionpb"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3lock/v3lockpb"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // TestMatrixHasEveryRPC ensures that the matrix of callers asks for each RPC of etcd's services.
@@ -13,12 +16,16 @@ func TestMatrixHasEveryRPC(t *testing.T) {
 	for _, row := range matrixRows() {
 		rows[row.rpc]++
 	}
-	services, all := pb.File_rpc_proto.Services(), 0
-	for i := range services.Len() {
-		for j := range services.Get(i).Methods().Len() {
-			all++
-			if rpc := fmt.Sprintf("%s.%s", services.Get(i).Name(), services.Get(i).Methods().Get(j).Name()); rows[rpc] == 0 {
-				t.Errorf("no row is about %s", rpc)
+	all := 0
+	for _, file := range []protoreflect.FileDescriptor{pb.File_rpc_proto, v3lockpb.File_v3lock_proto, v3electionpb.File_v3election_proto} {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				all++
+				rpc := fmt.Sprintf("%s.%s", service.Name(), service.Methods().Get(j).Name())
+				if rows[rpc] == 0 && rpc != "Election.Observe" { // which tells nobody why it ends: auth/election-as-the-caller
+					t.Errorf("no row is about %s", rpc)
+				}
 			}
 		}
 	}

@@ -386,7 +386,12 @@ type observer struct {
 
 func (c *C) observe(name string) *observer {
 	c.Helper()
-	ctx, cancel := context.WithCancel(c.Ctx)
+	return c.observeAs(c.Ctx, name)
+}
+
+func (c *C) observeAs(ctx context.Context, name string) *observer {
+	c.Helper()
+	ctx, cancel := context.WithCancel(ctx)
 	c.Cleanup(cancel)
 	stream, err := c.Election.Observe(ctx, &v3electionpb.LeaderRequest{Name: c.key(name)})
 	c.must(err, "observe %s", name)

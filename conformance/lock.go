@@ -212,7 +212,7 @@ func lockEmptyName(c *C) {
 }
 
 func lockNames(c *C) {
-	for _, name := range []string{"l", "l2", "l-", "l0", "L", "l/l", ""} {
+	for _, name := range []string{"l", "l2", "l-", "l0", "L", "l/l", "", "\x00", "\xff", "\xff\xfe\x00l"} {
 		c.lock(name, c.grant(longTTL))
 	}
 }

@@ -59,8 +59,8 @@ func (s *Server) campaign(ctx context.Context, r *v3electionpb.CampaignRequest) 
 		}
 	}
 	err = s.awaitTurn(ctx, t)
-	if ctx.Err() != nil && (err != nil || r.Lease == 0) {
-		s.leaveTurn(ctx, t) // with a lease of its own, nobody will ever know who won
+	if ctx.Err() != nil && (err != nil || resp.Succeeded || r.Lease == 0) {
+		s.leaveTurn(ctx, t) // nobody will ever know who won
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {

@@ -22,7 +22,7 @@ func (s *Server) lockService() grpc.ServiceDesc {
 
 // lock answers once the caller's key is the first of those below the lock's name
 // (etcd's v3lock/lock.go and client/v3/concurrency/mutex.go, Lock). A caller that goes
-// away while it waits leaves no key. One whose lease ends meanwhile learns of it when
+// away before it is answered leaves no key. One whose lease ends meanwhile learns of it when
 // its turn has come, from ErrSessionExpired. In one thing etcd differs: there a
 // caller that waits holds the lock, too, when its key was deleted and created anew
 // by another with the same lease, behind others.
@@ -49,8 +49,8 @@ func (s *Server) lock(ctx context.Context, r *v3lockpb.LockRequest) (any, error)
 			return nil, ended(ctx, err)
 		}
 	}
-	if r.Lease == 0 && ctx.Err() != nil {
-		s.leaveTurn(ctx, t) // nobody will ever know the lease that holds the lock
+	if ctx.Err() != nil && (resp.Succeeded || r.Lease == 0) {
+		s.leaveTurn(ctx, t) // nobody knows of the key; one that was there before stays
 		return nil, context.Cause(ctx)
 	}
 	return &v3lockpb.LockResponse{Header: header, Key: t.key}, nil

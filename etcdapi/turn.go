@@ -26,7 +26,8 @@ type turn struct {
 	prefix   []byte
 	key      []byte
 	lease    int64
-	revision int64 // at which the key was created; set by takeTurn
+	revision int64           // at which the key was created; set by takeTurn
+	caller   backends.Caller // who took it; set by takeTurn
 }
 
 func newTurn(name []byte, lease int64) *turn {
@@ -94,9 +95,13 @@ func (s *Server) takeTurn(ctx context.Context, t *turn, value []byte, also ...*p
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	var err error
+	if t.caller, err = s.caller(ctx); err != nil {
+		return nil, s.innerError(err)
+	}
 	put := opPut(&pb.PutRequest{Key: t.key, Value: value, Lease: t.lease})
 	get := opRange(&pb.RangeRequest{Key: t.key})
-	ctx, cancel := settling(ctx)
+	ctx, cancel := settling(context.WithValue(ctx, callerKey{}, t.caller))
 	defer cancel()
 	resp, err := s.innerTxn(ctx, &pb.TxnRequest{
 		Compare: []*pb.Compare{createdAt(t.key, 0)},
@@ -133,13 +138,17 @@ func (s *Server) awaitTurn(ctx context.Context, t *turn) error {
 	}
 }
 
-// leaveTurn deletes the turn's key, for a caller that may be gone. A key that was
-// created later under the same lease is another's, and stays. When this fails, the
-// key ends with its lease.
+// leaveTurn deletes the turn's key, for a caller that may be gone, and whose token may
+// have ended while it waited: then the key is deleted in the name of who took the turn,
+// as far as that one still may. A key that was created later under the same lease is
+// another's, and stays. When this fails, the key ends with its lease.
 func (s *Server) leaveTurn(ctx context.Context, t *turn) {
 	ctx, cancel := settling(ctx)
 	defer cancel()
-	_, _ = s.innerTxn(ctx, t.whileMine(opDelete(t.key))) // see above
+	leave := t.whileMine(opDelete(t.key))
+	if _, err := s.innerTxn(ctx, leave); err != nil {
+		_, _ = s.innerTxn(context.WithValue(ctx, callerKey{}, t.caller), leave) // see above
+	}
 }
 
 // whileMine is op if the key is the one that was created in the turn.

@@ -26,6 +26,7 @@ type hooked struct {
 	*memory.Backend
 
 	mu          sync.Mutex
+	ranges      int           // that were asked for
 	open        int           // watch streams that were not closed
 	changed     chan struct{} // closed, and made anew, when open changes
 	beforeWatch func()        // called once, before the next watch stream is opened
@@ -72,6 +73,13 @@ func (h *hooked) once(hook *func()) func() {
 		return func() {}
 	}
 	return f
+}
+
+func (h *hooked) Range(ctx context.Context, r *backends.RangeRequest) (backends.Cursor, error) {
+	h.mu.Lock()
+	h.ranges++
+	h.mu.Unlock()
+	return h.Backend.Range(ctx, r)
 }
 
 func (h *hooked) Txn(ctx context.Context, r *backends.TxnRequest) (*backends.TxnResult, error) {
@@ -246,7 +254,7 @@ func TestShutdownEndsWaiters(t *testing.T) {
 }
 
 // TestClientGoneInTransaction: a client that goes away while its key is being written
-// leaves none: neither behind others, nor with a lease that nobody knows.
+// leaves none: neither behind others, nor as the first, since nobody knows that it is.
 func TestClientGoneInTransaction(t *testing.T) {
 	u := newTurns(t)
 	u.take("held")
@@ -257,6 +265,14 @@ func TestClientGoneInTransaction(t *testing.T) {
 		},
 		"candidate behind another": func(ctx context.Context) error {
 			_, err := u.server.campaign(ctx, &v3electionpb.CampaignRequest{Name: []byte("held"), Lease: u.grant()})
+			return err
+		},
+		"lock that is free": func(ctx context.Context) error {
+			_, err := u.server.lock(ctx, &v3lockpb.LockRequest{Name: []byte("free"), Lease: u.grant()})
+			return err
+		},
+		"candidate where nobody leads": func(ctx context.Context) error {
+			_, err := u.server.campaign(ctx, &v3electionpb.CampaignRequest{Name: []byte("free"), Lease: u.grant()})
 			return err
 		},
 		"lock with a lease of its own": func(ctx context.Context) error {

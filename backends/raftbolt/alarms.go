@@ -164,7 +164,8 @@ func (b *Backend) checkQuota(ctx context.Context, cost int64) error {
 		return nil
 	}
 	if err := b.raiseNoSpace(ctx); err != nil {
-		return err
+		// It is refused all the same, and certainly not done; etcd does not even look.
+		b.env.Logger.Warn("a request that there is no room for is refused, and the alarm could not be raised", zap.Error(err))
 	}
 	return backends.ErrNoSpace
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/etcdshim/shim/backends"
 )
 
@@ -154,5 +156,29 @@ func TestQuota(t *testing.T) {
 	s, err := m.Status(context.Background())
 	if err != nil || s.SizeBytes > quota/2 || s.QuotaBytes != quota {
 		t.Errorf("status %+v, %v", s, err)
+	}
+}
+
+// What there is no room for is refused for that reason, also when its alarm cannot be raised.
+func TestQuotaWithoutItsAlarm(t *testing.T) {
+	m := openIn(t, t.TempDir(), func(c *Config, e *backends.Env) { c.QuotaBytes, e.Logger = 1<<20, zap.NewNop() })
+	for id := range uint64(maxAlarms) {
+		m.alarm(backends.AlarmActivate, id+1, 7)
+	}
+	value := strings.Repeat("v", 100_000)
+	var err error
+	for range 20 {
+		if _, err = m.txn(one(put("k", value))); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, backends.ErrNoSpace) {
+		t.Errorf("beyond the quota: %v", err)
+	}
+	if got := m.alarm(backends.AlarmGet, 0, backends.AlarmNoSpace); len(got) != 0 {
+		t.Errorf("raised: %v", got)
+	}
+	if _, err := m.txn(one(del("k", ""))); err != nil {
+		t.Errorf("delete: %v", err)
 	}
 }

@@ -107,7 +107,8 @@ func quorum(voters int) int { return voters/2 + 1 }
 func (b *Backend) connectedVoters() int { return 1 }
 
 // configure sends a change of the configuration on its way, and waits for its
-// outcome: the members after it.
+// outcome: the members after it. Once it is sent the end of ctx does not end the wait, only
+// the request's time-out does: the next change must not be sent before raft is done with this one.
 func (b *Backend) configure(ctx context.Context, kind replica.ConfChangeKind, member uint64, c *command) (backends.MemberListResult, error) {
 	if err := b.awaitReady(ctx); err != nil {
 		return backends.MemberListResult{}, err
@@ -120,6 +121,9 @@ func (b *Backend) configure(ctx context.Context, kind replica.ConfChangeKind, me
 	case <-b.running.Done():
 		return backends.MemberListResult{}, backends.ErrStopped
 	}
+	if err := ctx.Err(); err != nil { // the place may have been free all the same
+		return backends.MemberListResult{}, err
+	}
 	c.kind = kindMember
 	w, err := b.sendBy(c, func(encoded []byte, dropped func(error)) error {
 		return b.node.ProposeConfChange(replica.ConfChange{Kind: kind, Member: member, Context: encoded}, dropped)
@@ -127,7 +131,7 @@ func (b *Backend) configure(ctx context.Context, kind replica.ConfChangeKind, me
 	if err != nil {
 		return backends.MemberListResult{}, err
 	}
-	out, err := b.await(ctx, w)
+	out, err := b.await(context.WithoutCancel(ctx), w)
 	if out.applied {
 		// raft takes the next change only when it knows that this one was applied. It
 		// does at once, unless the member stops.

@@ -230,6 +230,46 @@ func TestReconfigureConcurrently(t *testing.T) {
 	}
 }
 
+// leavesAt is a context that is cancelled when its n-th Done is asked for.
+type leavesAt struct {
+	context.Context
+	cancel context.CancelFunc
+	n      int
+}
+
+func (c *leavesAt) Done() <-chan struct{} {
+	if c.n--; c.n == 0 {
+		c.cancel()
+	}
+	return c.Context.Done()
+}
+
+// A change of whose outcome nobody waits any more is under way all the same: the next one waits
+// for it. It was sent at once, and raft dropped it, so that it was answered after seven seconds
+// that its outcome is unknown.
+func TestReconfigureAfterOneWhoLeft(t *testing.T) {
+	m := openIn(t, t.TempDir(), func(c *Config, _ *backends.Env) { c.MaxLearners = 100 })
+	const tries = 20
+	for n := 1; n <= 2; n++ { // before it is sent, and after
+		for i := range tries {
+			inner, cancel := context.WithCancel(context.Background())
+			port := 1000 + 100*n + 2*i
+			urls := []string{fmt.Sprintf("http://127.0.0.1:%d", port)}
+			_, err := m.MemberAdd(&leavesAt{inner, cancel, n}, backends.Caller{}, urls, true)
+			cancel()
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Errorf("leaves at %d: %v", n, err)
+			}
+			if _, err := m.add(fmt.Sprintf("http://127.0.0.1:%d", port+1)); err != nil {
+				t.Fatalf("after one who left at %d: %v", n, err)
+			}
+		}
+	}
+	if got := len(m.list()); got <= 2*tries {
+		t.Errorf("%d members", got)
+	}
+}
+
 // Members and raft's configuration that contradict each other are refused.
 func TestMembersDisagree(t *testing.T) {
 	set := &memberSet{list: []memberRecord{{ID: 1}, {ID: 2, IsLearner: true}, {ID: 3}}}

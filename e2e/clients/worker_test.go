@@ -28,8 +28,9 @@ const (
 	holdVariable     = "CLIENTS_HOLD"   // the round at which mutex keeps what it has
 )
 
-// workerTTL is the TTL, in seconds, of a worker's session: how long a killed one is missed.
-const workerTTL = 2
+// workerTTL is the TTL, in seconds, of a worker's session: how long a killed one is missed. A third
+// of it is between two renewals, and a busy machine must not make the rest too short.
+const workerTTL = 5
 
 // work is what a worker does; it returns the exit code.
 func work(role string) int {
