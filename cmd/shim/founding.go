@@ -55,15 +55,17 @@ func (o *options) checkFounding(ctx context.Context) error {
 		return fmt.Errorf("--initial-cluster: %q does not name this member, %s (--name)", o.initialCluster, o.name)
 	}
 	slices.Sort(urls)
-	if urls = slices.Compact(urls); !slices.Equal(urls, o.peerURLs) && !slices.Equal(resolved(ctx, urls), resolved(ctx, o.peerURLs)) {
+	lookup := net.DefaultResolver.LookupIP
+	if urls = slices.Compact(urls); !slices.Equal(urls, o.peerURLs) && !slices.Equal(resolved(ctx, lookup, urls), resolved(ctx, lookup, o.peerURLs)) {
 		return fmt.Errorf("--initial-cluster: it has %s of this member, and --initial-advertise-peer-urls %s", strings.Join(urls, ","), strings.Join(o.peerURLs, ","))
 	}
 	o.peerURLs = urls
 	return nil
 }
 
-// resolved are URLs with addresses in place of the names that can be looked up, in order.
-func resolved(ctx context.Context, urls []string) []string {
+// resolved are URLs with addresses in place of the names that can be looked up, in
+// order. As in etcd, localhost is not looked up.
+func resolved(ctx context.Context, lookup func(ctx context.Context, network, host string) ([]net.IP, error), urls []string) []string {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	var out []string
@@ -72,7 +74,11 @@ func resolved(ctx context.Context, urls []string) []string {
 		if err != nil {
 			continue // it was parsed before
 		}
-		if ips, err := net.DefaultResolver.LookupIP(ctx, "ip4", u.Hostname()); err == nil && len(ips) > 0 {
+		if u.Hostname() == "localhost" {
+			out = append(out, text)
+			continue
+		}
+		if ips, err := lookup(ctx, "ip4", u.Hostname()); err == nil && len(ips) > 0 {
 			u.Host = net.JoinHostPort(ips[0].String(), u.Port())
 		}
 		out = append(out, u.String())

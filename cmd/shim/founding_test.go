@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,8 +12,7 @@ import (
 )
 
 // TestInitialCluster ensures that --initial-cluster must name this member with the
-// URLs that it advertises, names of hosts looked up, and says nothing of a member that
-// exists, as in etcd.
+// URLs that it advertises, and says nothing of a member that exists, as in etcd.
 func TestInitialCluster(t *testing.T) {
 	empty, member := t.TempDir(), t.TempDir()
 	if err := os.Mkdir(filepath.Join(member, "member"), 0o700); err != nil {
@@ -24,7 +25,7 @@ func TestInitialCluster(t *testing.T) {
 	}{
 		{empty, "", "http://10.0.0.1:2380", "new", []string{"http://10.0.0.1:2380"}},
 		{empty, "default=http://10.0.0.1:2380", "http://10.0.0.1:2380", "new", []string{"http://10.0.0.1:2380"}},
-		{empty, "default=http://localhost:2380", "http://127.0.0.1:2380", "new", []string{"http://localhost:2380"}},
+		{empty, "default=http://localhost:2380", "http://127.0.0.1:2380", "new", nil}, // which is not looked up
 		{empty, "default=http://10.0.0.2:1,default=http://10.0.0.1:1", "http://10.0.0.1:1,http://10.0.0.2:1", "new", []string{"http://10.0.0.1:1", "http://10.0.0.2:1"}},
 		{empty, "default=http://10.0.0.2:1", "http://10.0.0.1:1,http://10.0.0.2:1", "new", nil},
 		{empty, "default=http://10.0.0.1:2380", "http://10.0.0.1:2381", "new", nil},
@@ -44,6 +45,24 @@ func TestInitialCluster(t *testing.T) {
 	other := options{backend: "memory://", joins: true, initialCluster: "nonsense"}
 	if err := other.checkFounding(context.Background()); err != nil {
 		t.Errorf("of another backend: %v", err)
+	}
+}
+
+// TestResolved ensures that names of hosts are looked up, but localhost, and that what
+// cannot be looked up stays as it is.
+func TestResolved(t *testing.T) {
+	lookup := func(_ context.Context, _, host string) ([]net.IP, error) {
+		switch host {
+		case "b.example", "localhost":
+			return []net.IP{net.IPv4(10, 0, 0, 2)}, nil
+		case "10.0.0.1":
+			return []net.IP{net.IPv4(10, 0, 0, 1)}, nil
+		}
+		return nil, errors.New("no such host")
+	}
+	got := resolved(context.Background(), lookup, []string{"http://none.example:1", "http://b.example:1", "http://localhost:1", "http://10.0.0.1:1"})
+	if want := []string{"http://10.0.0.1:1", "http://10.0.0.2:1", "http://localhost:1", "http://none.example:1"}; !slices.Equal(got, want) {
+		t.Errorf("resolved %q, not %q", got, want)
 	}
 }
 

@@ -27,13 +27,29 @@ const metricsPage = "../../docs/METRICS.md"
 // the same labels and of the same type, or is listed as left out with a reason; that nothing is
 // listed without need; and that what is shim's own is named so and listed.
 func TestMetrics(t *testing.T) {
-	sides := newSides(t)
+	t.Run("basic", func(t *testing.T) { compareMetrics(t) })
+	t.Run("extensive", func(t *testing.T) { compareMetrics(t, "--metrics=extensive") })
+}
+
+func compareMetrics(t *testing.T, flags ...string) {
+	t.Helper()
+	sides := newSides(t, flags...)
 	var told [2]map[string]string
+	var calls [2][]string
 	for i, s := range sides {
 		exercise(t, s)
-		told[i] = scrape(t, s)
+		told[i], calls[i] = scrape(t, s)
 	}
 	etcd, shim := told[0], told[1]
+	for i, other := range []int{1, 0} {
+		for _, c := range calls[i] {
+			// etcd counts locks and elections from their first call on.
+			late := i == 1 && (strings.Contains(c, "v3lockpb") || strings.Contains(c, "v3electionpb"))
+			if !late && !slices.Contains(calls[other], c) {
+				t.Errorf("%s tells %s, and %s does not", sides[i].name, c, sides[other].name)
+			}
+		}
+	}
 	leftOut, own := listed(t, "Left out"), listed(t, "Of shim's own")
 	for _, name := range slices.Sorted(maps.Keys(etcd)) {
 		_, omitted := leftOut[name]
@@ -69,8 +85,9 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// scrape tells the type and labels of each metric of a server.
-func scrape(t *testing.T, s *side) map[string]string {
+// scrape tells the type and labels of each metric of a server; and the samples of those
+// about RPCs, which there are for each call and code from the start.
+func scrape(t *testing.T, s *side) (kinds map[string]string, calls []string) {
 	t.Helper()
 	answer, err := http.Get("http://" + s.server.Address + "/metrics")
 	if err != nil {
@@ -91,6 +108,11 @@ func scrape(t *testing.T, s *side) map[string]string {
 			continue
 		}
 		name := m[1]
+		if strings.HasPrefix(name, "grpc_server_") {
+			pairs := strings.Split(m[2], ",")
+			slices.Sort(pairs)
+			calls = append(calls, fmt.Sprint(name, pairs))
+		}
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
 			if base, ok := strings.CutSuffix(name, suffix); ok && (types[base] == "histogram" || types[base] == "summary") {
 				name = base
@@ -108,7 +130,7 @@ func scrape(t *testing.T, s *side) map[string]string {
 	if err := lines.Err(); err != nil {
 		t.Fatal(err)
 	}
-	kinds := make(map[string]string, len(labels))
+	kinds = make(map[string]string, len(labels))
 	for name, names := range labels {
 		slices.Sort(names)
 		kinds[name] = fmt.Sprintf("%s %v", types[name], names)
@@ -116,7 +138,7 @@ func scrape(t *testing.T, s *side) map[string]string {
 	if len(kinds) < 50 {
 		t.Fatalf("%s tells %d metrics", s.name, len(kinds))
 	}
-	return kinds
+	return kinds, calls
 }
 
 // listed reads a table of the page: names in backquotes, and what is said of them.
