@@ -72,7 +72,10 @@ func (s *Store) snapshot(ctx context.Context, free func()) (*Snapshot, error) {
 			return err
 		}
 		snap.Applied, snap.StorageVersion = l.applied, l.version
-		snap.SizeBytes, err = tx.WriteTo(&snapshotWriter{s: s, ctx: ctx, w: f})
+		w := &snapshotWriter{s: s, ctx: ctx, w: f}
+		if snap.SizeBytes, err = tx.WriteTo(w); w.failed != nil {
+			return w.failed // of the first pages bbolt gives the error's text alone
+		}
 		return err
 	})
 	if err == nil {
@@ -128,9 +131,11 @@ type snapshotWriter struct {
 	w   io.Writer
 	// unchecked bytes were written since the last look at the room.
 	unchecked int
+	failed    error // what Write ended with
 }
 
-func (w *snapshotWriter) Write(b []byte) (int, error) {
+func (w *snapshotWriter) Write(b []byte) (n int, err error) {
+	defer func() { w.failed = err }()
 	if err := w.ctx.Err(); err != nil {
 		return 0, err
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // TestSnapshotGivesUp ensures that a snapshot ends when the room that a flush needs
-// vanishes under its copy, and when the store is closed, which does not wait for the
+// vanishes under its copy, when its caller is gone, and when the store is closed, which does not wait for the
 // rest, and leaves nothing behind.
 func TestSnapshotGivesUp(t *testing.T) {
 	const plenty = 1 << 40
@@ -38,6 +38,13 @@ func TestSnapshotGivesUp(t *testing.T) {
 	}
 	if s, err := b.s.Snapshot(ctx); !errors.Is(err, backends.ErrNoSpace) || looks != 2 {
 		t.Errorf("on a disk that fills up: %v, %v after %d looks", s, err, looks)
+	}
+	alone()
+	// At the first page, of which bbolt tells the error as text alone.
+	cancelled, cancel := context.WithCancel(ctx)
+	look = func() int64 { cancel(); return plenty }
+	if s, err := b.s.Snapshot(cancelled); !errors.Is(err, context.Canceled) {
+		t.Errorf("of a caller who is gone: %v, %v", s, err)
 	}
 	alone()
 	closed := make(chan error, 1)
