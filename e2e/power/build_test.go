@@ -23,6 +23,10 @@ const (
 // smallSegments makes the log roll and recycle every few dozen writes.
 var smallSegments = []edit{{walDir + "log.go", "DefaultSegmentBytes = 16 << 20", "DefaultSegmentBytes = 64 << 10"}}
 
+// tinySegments hold a few writes each, so that a flush of the store releases several. Only
+// two released ones are kept for recycling: the first of them go at once.
+var tinySegments = []edit{{walDir + "log.go", "DefaultSegmentBytes = 16 << 20", "DefaultSegmentBytes = 4 << 10"}}
+
 // faultVariable names the environment variable that switches a planted fault on.
 const faultVariable = "SHIM_POWER_FAULT"
 
@@ -39,8 +43,8 @@ const (
 	faultCut        = "the log is cut before the store is synced"
 )
 
-// plantedFaults are all of them in one build, each behind its name.
-func plantedFaults() []edit {
+// plantedFaults are all of them in one build, each behind its name, with segments of a size.
+func plantedFaults(segments []edit) []edit {
 	on := func(fault string) string { return "planted(\"" + fault + "\")" }
 	return append([]edit{
 		{walDir + "log.go", "if err := l.opt.sync(l.active.file); err != nil {", "if " + on(faultLogSync) + " {\n\t} else if err := l.opt.sync(l.active.file); err != nil {"},
@@ -52,7 +56,7 @@ func plantedFaults() []edit {
 		{mvccDir + "flush.go", "\terr := s.commitFrozen()", "\tif " + on(faultCut) + " {\n\t\ts.cfg.OnDurable(s.layer.frozen.applied.Index)\n\t}\n\terr := s.commitFrozen()"},
 		{"backends/raftbolt/datadir.go", "\treturn f.Sync()\n}\n\nfunc syncDir", "\tif " + on(faultState) + " {\n\t\treturn nil\n\t}\n\treturn f.Sync()\n}\n\nfunc syncDir"},
 		{"backends/raftbolt/datadir.go", "\tfor _, leaf := range []string{filepath.Join(d.member, snapDir), d.wal} {", "\tif " + on(faultPath) + " {\n\t\treturn nil\n\t}\n\tfor _, leaf := range []string{filepath.Join(d.member, snapDir), d.wal} {"},
-	}, smallSegments...)
+	}, segments...)
 }
 
 // overlay writes the flag of go build that applies edits.

@@ -59,6 +59,7 @@
 // # Running
 //
 // Tests build the program in play, which records and replays; with an overlay that
-// makes segments small, so that the log rolls and recycles often, or that plants
-// a fault, which the replay must find. See the flags in power_test.go.
+// makes segments small, so that the log rolls and recycles often, or so small that it
+// is cut right at what the store holds, or that plants a fault, which the replay must
+// find. See the flags in power_test.go.
 package power

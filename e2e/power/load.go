@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -32,6 +33,10 @@ type LoadConfig struct {
 	Clients   int
 	// LargeBytes is the size of one value in LargeEach.
 	LargeBytes, LargeEach int
+	// CatchupEntries is how many entries the log keeps below what the store holds durably.
+	CatchupEntries int
+	// NoKills ends every session by SIGTERM.
+	NoKills bool
 }
 
 // dataDir is where below the root the data lie: several new directories deep, since a
@@ -42,9 +47,12 @@ const dataDir = "var/lib/shim"
 // in milliseconds.
 const keepRevisions = 60
 
+// DefaultCatchupEntries: few, so that the log is short.
+const DefaultCatchupEntries = 20
+
 // serverFlags keep the log short and compactions in several batches.
-func serverFlags() []string {
-	return []string{"--snapshot-catchup-entries", "20", "--compaction-batch-limit", "20", "--compaction-sleep-interval", "1ms"}
+func serverFlags(catchupEntries int) []string {
+	return []string{"--snapshot-catchup-entries", strconv.Itoa(catchupEntries), "--compaction-batch-limit", "20", "--compaction-sleep-interval", "1ms"}
 }
 
 // load runs one server after the other, with clients, and notes marks.
@@ -74,7 +82,7 @@ func Load(c LoadConfig) (err error) {
 	// A clean stop, a kill, and an end that is a kill.
 	for i, share := range []float64{0.4, 0.75, 1} {
 		stop := l.kill
-		if i == 0 {
+		if i == 0 || l.NoKills {
 			stop = l.terminate
 		}
 		if err := l.session(i, int64(share*float64(c.Ops)), stop); err != nil {
@@ -82,7 +90,11 @@ func Load(c LoadConfig) (err error) {
 		}
 	}
 	// What the last kill left unanswered, too, is in the history: the log has it.
-	if err := l.session(3, 0, l.kill); err != nil {
+	stop := l.kill
+	if l.NoKills {
+		stop = l.terminate
+	}
+	if err := l.session(3, 0, stop); err != nil {
 		return fmt.Errorf("last start: %w", err)
 	}
 	return l.Recording.save(recorded{Root: c.Root, DataDir: dataDir, Ops: l.ops}, l.events)
@@ -108,7 +120,7 @@ func (l *load) acknowledged(n int, h *pb.ResponseHeader) error {
 // session is one life of the server: until that many operations were answered.
 func (l *load) session(number int, until int64, stop func() error) error {
 	var err error
-	o := rig.Options{Bin: l.Shim, Dir: filepath.Join(l.Root, dataDir), Addr: l.Addr, Flags: serverFlags()}
+	o := rig.Options{Bin: l.Shim, Dir: filepath.Join(l.Root, dataDir), Addr: l.Addr, Flags: serverFlags(l.CatchupEntries)}
 	if l.server, err = rig.Launch(o); err != nil {
 		return err
 	}

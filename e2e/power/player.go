@@ -27,6 +27,9 @@ type Player struct {
 	sockets int
 	// killed are calls that the process ended in: they happened or not.
 	killed []killed
+	// doubt is a call that changes directories, if the process was killed in one since the
+	// last reconcile: nobody saw whether it did.
+	doubt *Call
 }
 
 type killed struct {
@@ -56,8 +59,16 @@ func newPlayer(root, marks string) *Player {
 
 var errUnmodelled = errors.New("the model does not know this call on this file")
 
-// step plays an event.
+// step plays an event. An error that may come from a doubtful call says so.
 func (p *Player) step(e Event) error {
+	err := p.play(e)
+	if err != nil && p.doubt != nil {
+		return fmt.Errorf("%w; the process was killed in a %s, which may have happened: record again", err, p.doubt.Name)
+	}
+	return err
+}
+
+func (p *Player) play(e Event) error {
 	if e.Enter {
 		if err := p.enter(e.Call); err != nil {
 			return fmt.Errorf("%s of process %d: %w", e.Name, e.Process, err)
@@ -155,6 +166,9 @@ func (p *Player) write(c *Call) error {
 
 // exit plays what counts when a call has returned.
 func (p *Player) exit(c *Call) error {
+	if c.killed && c.Ret < 0 && c.changesDirectory() {
+		p.doubt = c
+	}
 	switch c.Name {
 	case "open", "openat", "creat", "openat2":
 		return p.open(c)
@@ -175,6 +189,17 @@ func (p *Player) exit(c *Call) error {
 		}
 	}
 	return nil
+}
+
+// changesDirectory tells whether the call enters, renames or removes a name if it succeeds.
+func (c *Call) changesDirectory() bool {
+	switch c.Name {
+	case "openat":
+		return len(c.Args) > 2 && strings.Contains(c.Args[2], "O_CREAT")
+	case "mkdirat", "unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2":
+		return true
+	}
+	return false
 }
 
 // finished notes that a write or sync has returned.

@@ -35,17 +35,28 @@ type run struct {
 	prefixes, states int
 	programEach      int
 	recordings       int
+	catchup          int  // entries that the log keeps below what the store holds
+	noKills          bool // no session ends by SIGKILL
+}
+
+// cutClose is a run with a log that is cut right at what the store holds durably, in
+// pieces as small as a flush: by entries kept for others and segments not yet full, the
+// others hide a cut that goes too far.
+func cutClose() run {
+	return run{name: "log cut close", segments: tinySegments, ops: 250, large: 100 << 10, largeEach: 80, prefixes: 80, states: 240, programEach: 60, recordings: 1, catchup: 1}
 }
 
 func runs() []run {
-	small := run{name: "small segments", segments: smallSegments, ops: 500, large: 100 << 10, largeEach: 80, prefixes: 120, states: 360, programEach: 60, recordings: 1}
+	small := run{name: "small segments", segments: smallSegments, ops: 500, large: 100 << 10, largeEach: 80, prefixes: 120, states: 360, programEach: 60, recordings: 1, catchup: DefaultCatchupEntries}
 	if !*full {
-		return []run{small}
+		return []run{small, cutClose()}
 	}
 	small.ops, small.prefixes, small.states, small.programEach, small.recordings = 800, 0, 5000, 400, 3
 	// As shipped: large values, so that the log rolls in a recording of this length.
-	shipped := run{name: "as shipped", ops: 500, large: 1 << 20, largeEach: 12, prefixes: 100, states: 300, programEach: 50, recordings: 1}
-	return []run{small, shipped}
+	shipped := run{name: "as shipped", ops: 500, large: 1 << 20, largeEach: 12, prefixes: 100, states: 300, programEach: 50, recordings: 1, catchup: DefaultCatchupEntries}
+	close := cutClose()
+	close.ops, close.prefixes, close.states, close.programEach = 500, 0, 2500, 400
+	return []run{small, close, shipped}
 }
 
 // TestPowerLoss: from whatever the disk may hold when the power fails, shim starts, with
@@ -121,14 +132,21 @@ func covers(t *testing.T, r Result, small bool) {
 // TestFaultsAreFound: a build without one of the syncs that the promise rests on does
 // not pass. It is a test of the rig.
 func TestFaultsAreFound(t *testing.T) {
-	flags := overlay(t, plantedFaults(), true)
-	m := machine{shim: rig.Build(t, flags), play: buildPlay(t, overlay(t, smallSegments, false))}
 	faults := []string{faultLogSync, faultStoreSync, faultDefragment, faultLogDir, faultStoreDir}
 	if *full {
-		faults = append(faults, faultNewSegment, faultState, faultPath, faultCut)
+		faults = append(faults, faultNewSegment, faultState, faultPath)
 	}
-	r := run{ops: 250, large: 100 << 10, largeEach: 80}
 	t.Logf("seed %d", *seed)
+	findFaults(t, run{name: "small segments", segments: smallSegments, ops: 250, large: 100 << 10, largeEach: 80, catchup: DefaultCatchupEntries}, faults)
+	close := cutClose()
+	close.noKills = true // a SIGKILL finds this one as well: the recording's shim would not start again
+	findFaults(t, close, []string{faultCut})
+}
+
+// findFaults demands that each fault is found in a recording of r, and nothing without one.
+func findFaults(t *testing.T, r run, faults []string) {
+	t.Helper()
+	m := machine{shim: rig.Build(t, overlay(t, plantedFaults(r.segments), true)), play: buildPlay(t, overlay(t, r.segments, false))}
 	for _, fault := range faults {
 		t.Run(fault, func(t *testing.T) {
 			rec := m.record(t, r, *seed, fault)
@@ -141,11 +159,11 @@ func TestFaultsAreFound(t *testing.T) {
 				if len(result.Failures) == 0 {
 					t.Fatalf("not found with %v: %+v", way, result)
 				}
-				t.Logf("found: %.300s", result.Failures[0])
+				t.Logf("found after %v states: %.300s", result.Replayed, result.Failures[0])
 			}
 		})
 	}
-	t.Run("none", func(t *testing.T) {
+	t.Run("none, "+r.name, func(t *testing.T) {
 		// The same build finds nothing when no fault is switched on.
 		rec := m.record(t, r, *seed, "")
 		result := m.replay(t, rec, *seed, 1, "-prefixes", "60", "-states", "100")
@@ -172,7 +190,7 @@ func (m machine) record(t *testing.T, r run, seed uint64, fault string) Recordin
 		rec := Recording{Dir: memoryDir(t)}
 		disk := memoryDir(t)
 		args := append(StraceArgs(rec.Trace()), m.play, "load", "-recording", rec.Dir, "-shim", m.shim, "-root", disk, "-addr", rig.FreeAddr(t),
-			"-seed", strconv.FormatUint(seed, 10), "-ops", strconv.Itoa(r.ops), "-large", strconv.Itoa(r.large), "-large-each", strconv.Itoa(r.largeEach))
+			"-seed", strconv.FormatUint(seed, 10), "-ops", strconv.Itoa(r.ops), "-large", strconv.Itoa(r.large), "-large-each", strconv.Itoa(r.largeEach), "-catchup", strconv.Itoa(r.catchup), "-no-kills="+strconv.FormatBool(r.noKills))
 		cmd := exec.Command("strace", args...)
 		cmd.Env = append(os.Environ(), faultVariable+"="+fault)
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -248,7 +266,7 @@ func TestSyncDelay(t *testing.T) {
 		t.Fatal("strace is needed: apt-get install strace")
 	}
 	const delay = 30 * time.Millisecond
-	bin := rig.Build(t, overlay(t, plantedFaults(), true))
+	bin := rig.Build(t, overlay(t, plantedFaults(smallSegments), true))
 	for _, fault := range []string{"", faultLogSync} {
 		t.Run("fault="+fault, func(t *testing.T) {
 			s := rig.Start(t, rig.Options{

@@ -81,6 +81,7 @@ func (p *Player) reconcile(text string) error {
 	if found != len(sums) {
 		return fmt.Errorf("the model has %d files, there were %d at the end of a session", found, len(sums))
 	}
+	p.doubt = nil // it did nothing that the model does not have
 	return nil
 }
 

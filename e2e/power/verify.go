@@ -102,7 +102,7 @@ func (v *verifier) serve() error {
 	v.serving.Lock()
 	defer v.serving.Unlock()
 	v.forking.Lock()
-	s, err := rig.Launch(rig.Options{Bin: v.Shim, Dir: v.dir, Addr: v.Addr, Flags: serverFlags()})
+	s, err := rig.Launch(rig.Options{Bin: v.Shim, Dir: v.dir, Addr: v.Addr, Flags: serverFlags(DefaultCatchupEntries)})
 	v.forking.Unlock()
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func (v *verifier) open(ctx context.Context, probed int64) (revision int64, err 
 	failed := make(chan error, 1)
 	config := raftbolt.DefaultConfig()
 	config.DataDir = v.dir
-	config.SnapshotCatchupEntries, config.CompactionBatchLimit, config.CompactionSleepInterval = 20, 20, time.Millisecond
+	config.SnapshotCatchupEntries, config.CompactionBatchLimit, config.CompactionSleepInterval = DefaultCatchupEntries, 20, time.Millisecond
 	b, err := raftbolt.Open(ctx, config, backends.Env{
 		Logger: zap.NewNop(), Metrics: prometheus.NewRegistry(), Clock: backends.SystemClock{},
 		Fatal: func(err error) { failed <- err },

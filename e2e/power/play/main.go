@@ -45,6 +45,8 @@ func load(flags *flag.FlagSet, args []string) error {
 	flags.IntVar(&c.Clients, "clients", 3, "clients at a time")
 	flags.IntVar(&c.LargeBytes, "large", 100<<10, "size of a few large values, bytes")
 	flags.IntVar(&c.LargeEach, "large-each", 80, "one value in so many is large")
+	flags.IntVar(&c.CatchupEntries, "catchup", power.DefaultCatchupEntries, "entries that the log keeps below what the store holds durably")
+	flags.BoolVar(&c.NoKills, "no-kills", false, "end every session by SIGTERM, none by SIGKILL")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
