@@ -54,9 +54,9 @@ func runs() []run {
 	small.ops, small.prefixes, small.states, small.programEach, small.recordings = 800, 0, 5000, 400, 3
 	// As shipped: large values, so that the log rolls in a recording of this length.
 	shipped := run{name: "as shipped", ops: 500, large: 1 << 20, largeEach: 12, prefixes: 100, states: 300, programEach: 50, recordings: 1, catchup: DefaultCatchupEntries}
-	close := cutClose()
-	close.ops, close.prefixes, close.states, close.programEach = 500, 0, 2500, 400
-	return []run{small, close, shipped}
+	tight := cutClose()
+	tight.ops, tight.prefixes, tight.states, tight.programEach = 500, 0, 2500, 400
+	return []run{small, tight, shipped}
 }
 
 // TestPowerLoss: from whatever the disk may hold when the power fails, shim starts, with
@@ -138,9 +138,9 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 	t.Logf("seed %d", *seed)
 	findFaults(t, run{name: "small segments", segments: smallSegments, ops: 250, large: 100 << 10, largeEach: 80, catchup: DefaultCatchupEntries}, faults)
-	close := cutClose()
-	close.noKills = true // a SIGKILL finds this one as well: the recording's shim would not start again
-	findFaults(t, close, []string{faultCut})
+	tight := cutClose()
+	tight.noKills = true // a SIGKILL finds this one as well: the recording's shim would not start again
+	findFaults(t, tight, []string{faultCut})
 }
 
 // findFaults demands that each fault is found in a recording of r, and nothing without one.
