@@ -139,7 +139,7 @@ func TestFaultsAreFound(t *testing.T) {
 	t.Logf("seed %d", *seed)
 	findFaults(t, run{name: "small segments", segments: smallSegments, ops: 250, large: 100 << 10, largeEach: 80, catchup: DefaultCatchupEntries}, faults)
 	tight := cutClose()
-	tight.noKills = true // a SIGKILL finds this one as well: the recording's shim would not start again
+	tight.noKills = true // after one with this fault, the recording's shim may not start again
 	findFaults(t, tight, []string{faultCut})
 }
 
