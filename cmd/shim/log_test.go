@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"go.uber.org/zap"
@@ -174,5 +178,33 @@ func TestJournal(t *testing.T) {
 		if _, _, err := newLogger(logOptions{level: "info", format: "json", outputs: []string{"systemd/journal"}}); err == nil {
 			t.Error("a logger for the journal without a journal")
 		}
+	}
+}
+
+// TestLogOfGateway ensures that what goes wrong in a stream of JSON is logged as all
+// else, and without what the client sent: gRPC's own logger wrote plain text with a
+// piece of the request. As in etcd such a stream waits for more, until its client goes.
+func TestLogOfGateway(t *testing.T) {
+	port := freePorts(t, 1)[0]
+	p := run(t, "", fmt.Sprintf("--listen-client-urls=http://127.0.0.1:%d", port))
+	p.await()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/v3/watch", port), strings.NewReader(`{"key": geheim}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer cancel()
+		for ctx.Err() == nil && !strings.Contains(p.log(), "Failed to decode request") {
+			time.Sleep(10 * time.Millisecond) // its log is another process's
+		}
+	}()
+	if answer, err := http.DefaultClient.Do(r); err == nil {
+		_ = answer.Body.Close()
+		t.Errorf("it was answered with %s", answer.Status)
+	}
+	p.stop()
+	if said := p.log(); !strings.Contains(said, `"event":"Failed to decode request"`) || strings.Contains(said, "geheim") {
+		t.Error("it is not logged, or with what was sent")
 	}
 }

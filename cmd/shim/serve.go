@@ -55,6 +55,7 @@ func start(ctx context.Context, s *settings, environ []string) error {
 		return err
 	}
 	defer closeLog()
+	etcdapi.LogGRPC(log)
 	s.tell(o, log)
 	if err = o.checkFounding(ctx); err == nil {
 		err = serve(ctx, o, log)
