@@ -216,6 +216,7 @@ func TestRefusals(t *testing.T) {
 		{"truth value apart", `"false" is not a flag`, false, []string{"--pre-vote", "false"}},
 		{"https without certificate", "--cert-file", false, []string{"--listen-client-urls=https://127.0.0.1:2379"}},
 		{"certificate without key", "--key-file", false, []string{"--cert-file=a.pem"}},
+		{"client's certificate without key", "--client-key-file", false, []string{"--listen-client-urls=https://127.0.0.1:1", "--auto-tls", "--client-cert-file=a.pem"}},
 		{"domain name", "domain name", false, []string{"--listen-client-urls=http://example.com:2379"}},
 		{"no host", "domain name", false, []string{"--listen-client-urls=http://:2379"}},
 		{"members on a domain name", "--listen-peer-urls", false, []string{"--listen-peer-urls=http://example.com:2380"}},

@@ -247,6 +247,9 @@ func (s *settings) readTLS(o *options) error {
 	if (o.tls.CertFile == "") != (o.tls.KeyFile == "") {
 		fault("--cert-file and --key-file: both are needed, or none; they are %q and %q", o.tls.CertFile, o.tls.KeyFile)
 	}
+	if cert, key := s.text("client-cert-file"), s.text("client-key-file"); o.isSecure() && (cert == "") != (key == "") {
+		fault("--client-cert-file and --client-key-file: both are needed, or none; they are %q and %q", cert, key)
+	}
 	if o.tls.CertFile != "" {
 		o.autoTLS = false // as in etcd
 	}

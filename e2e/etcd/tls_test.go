@@ -337,3 +337,26 @@ func TestTLSRules(t *testing.T) {
 		}
 	}
 }
+
+// TestTLSRefusedAlike ensures that what etcd does not start with, shim does not.
+func TestTLSRefusedAlike(t *testing.T) {
+	p := newPKI(t)
+	p.issue("server")
+	p.issue("alice")
+	cert, key := "--cert-file="+p.path("server.crt"), "--key-file="+p.path("server.key")
+	for _, flags := range [][]string{
+		{}, {"--trusted-ca-file=" + p.path("ca.crt")}, {cert}, {key}, {cert, "--key-file=" + p.path("alice.key")}, {"--cert-file=" + p.path("none"), key},
+		{cert, key, "--client-cert-file=" + p.path("alice.crt")}, {cert, key, "--client-key-file=" + p.path("alice.key")}, {cert, key, "--trusted-ca-file=" + p.path("none")},
+		{cert, key, "--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"}, {cert, key, "--tls-min-version=TLS1.1"},
+		{cert, key, "--tls-min-version=TLS1.3", "--cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"}, {cert, key, "--cipher-suites=TLS_NONE"},
+		{"--auto-tls", "--self-signed-cert-validity=0"},
+	} {
+		url := fmt.Sprintf("https://127.0.0.1:%d", process.Port(t))
+		listen := []string{"--listen-client-urls=" + url, "--advertise-client-urls=" + url, fmt.Sprintf("--listen-peer-urls=http://127.0.0.1:%d", process.Port(t))}
+		for _, program := range []string{"etcd", "shim"} {
+			if code, output := exitOf(t, process.Binary(t, program), nil, append(listen, flags...)); code != 1 {
+				t.Errorf("%s %q: exit code %d\n%s", program, flags, code, output)
+			}
+		}
+	}
+}
