@@ -41,7 +41,7 @@ func isJSON(b []byte) bool {
 	for {
 		var v json.RawMessage
 		if err := d.Decode(&v); err != nil {
-			return err == io.EOF //nolint:errorlint // of a decoder, as it is
+			return err == io.EOF
 		}
 	}
 }
