@@ -48,7 +48,7 @@ else
 	go test -v -tags live -count=1 -timeout 20m ./conformance -run '^TestLive$$' -endpoint=$(ENDPOINT) -profile=$(PROFILE)
 endif
 
-e2e: e2e-etcd auth-matrix e2e-clients crash power-short uml-power disk hostile e2e-storage e2e-kubernetes ## Run every end-to-end test: etcdctl, other clients, the fault rigs in their short forms, Kubernetes' storage suite, a control plane.
+e2e: e2e-etcd auth-matrix e2e-clients crash power-short uml-power disk hostile e2e-storage e2e-kubernetes oracle-full ## Run every end-to-end test: etcdctl, other clients, the fault rigs in their short forms, Kubernetes' storage suite, a control plane; the oracle's full run last, about an hour, whose parts that have passed are not run again.
 
 e2e-etcd: ## Compare etcdctl against shim with etcdctl against etcd.
 	cd e2e/etcd && go test -count=1 -timeout 20m -skip 'TestConformance|TestMutants|TestEtcdctlTable' .
