@@ -74,7 +74,7 @@ func (g *generator) turnOn() {
 	g.logIn()
 }
 
-// logIn gets tokens; those of before a kill are forgotten by both servers.
+// logIn gets tokens; those of before a kill are not used any more (see restart).
 func (g *generator) logIn() {
 	for _, u := range append([]string{"root"}, users()[:2]...) {
 		g.add("Auth.Authenticate", &pb.AuthenticateRequest{Name: u, Password: password})
