@@ -23,6 +23,11 @@ const (
 	// stallTimeout is how long an answer on its way may hold memory that others wait
 	// for without a single chunk moving: its client does not read.
 	stallTimeout = 10 * time.Second
+	// pressedStallTimeout is the same once somebody waited for stallTimeout, or many
+	// answers that nobody reads would each take that long, one after the other.
+	pressedStallTimeout = time.Second
+	// nudgeEvery is how often who waits looks for memory that nobody uses.
+	nudgeEvery = time.Second
 )
 
 // budget bounds the memory of answers between the backend and the socket. It is
@@ -38,9 +43,13 @@ const (
 //     for as long as patience lasts: its client does not read, or slowly. An
 //     answer that is complete is passed over so only below twice the budget.
 //   - A connection holds at most a quarter while answers of others wait.
+//   - Connections that have read an answer to its end take turns at that with
+//     those that have not, so that who reads is not behind any number of clients
+//     that do not.
 //   - A connection with an answer of which nothing moves for stallTimeout while
-//     others wait is closed, unless the answer itself waits. grpc has no other way
-//     to take an answer back.
+//     others wait is closed, unless the answer itself waits; for
+//     pressedStallTimeout, once somebody waited for stallTimeout. grpc has no other
+//     way to take an answer back.
 //
 // So answers occupy at most twice the budget and one answer more.
 //
@@ -58,6 +67,7 @@ type budget struct {
 	holders   map[*claim]struct{} // those that hold something
 	exceeding *claim              // the claim that may exceed limit
 	granted   time.Time           // when exceeding last took something
+	readers   bool                // the next to exceed is one that is known to read
 	reclaimed time.Time           // when the collector was last asked
 }
 
@@ -69,6 +79,7 @@ type account struct {
 	// The rest is guarded by budget.mu.
 	held  int64
 	ended bool // then nothing is counted any more
+	reads bool // an answer that was counted was read to its end
 }
 
 // claim is what one request holds. It is used by one goroutine.
@@ -79,7 +90,8 @@ type claim struct {
 	// first.
 	streams bool
 	// The rest is guarded by budget.mu.
-	order   uint64 // 0 until the claim first asked for more than freeBytes
+	order   uint64    // 0 until the claim first asked for more than freeBytes
+	asked   time.Time // when it did
 	held    int64
 	moved   time.Time // when it last took something or gave it back
 	waiting bool      // in the queue
@@ -134,7 +146,7 @@ func (c *claim) take(ctx context.Context, n int64) (*charge, error) {
 	if c.held+n > freeBytes && !c.account.ended {
 		if c.order == 0 {
 			b.lastClaim++
-			c.order = b.lastClaim
+			c.order, c.asked = b.lastClaim, b.clock.Now()
 		}
 		if b.exceeding != c && (len(b.queue) > 0 || !b.fits(c, n)) {
 			w := b.enqueue(c, n)
@@ -167,7 +179,12 @@ func (c *claim) finish() {
 }
 
 // release gives the piece back. A second call does nothing.
-func (c *charge) release() {
+func (c *charge) release() { c.giveBack(false) }
+
+// written gives the piece back since it went to the client.
+func (c *charge) written() { c.giveBack(true) }
+
+func (c *charge) giveBack(written bool) {
 	b := c.claim.account.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -177,6 +194,10 @@ func (c *charge) release() {
 		return
 	}
 	b.hold(c.claim, -n)
+	// What is larger than a window of flow control is written whole only if it is read.
+	if written && c.claim.order > 0 && c.claim.done && c.claim.held <= 0 {
+		c.claim.account.reads = true
+	}
 	b.passOn(c.claim)
 	b.grant()
 }
@@ -242,13 +263,23 @@ func (b *budget) grant() {
 	if b.exceeding != nil || len(b.queue) == 0 {
 		return
 	}
-	// The oldest, but a connection that has its quarter comes after the others.
-	oldest := slices.IndexFunc(b.queue, func(w *waiter) bool {
-		return w.claim.account.held+w.bytes <= b.limit/4
-	})
-	oldest = max(oldest, 0)
-	b.exceeding, b.granted = b.queue[oldest].claim, b.clock.Now()
-	b.admit(oldest)
+	next := b.next()
+	b.exceeding, b.granted = b.queue[next].claim, b.clock.Now()
+	b.admit(next)
+}
+
+// next chooses the waiter that may exceed the budget: the oldest of those whose
+// turn it is, but a connection that has its quarter comes after the others.
+func (b *budget) next() int {
+	readers := b.readers
+	b.readers = !readers
+	belowQuarter := func(w *waiter) bool { return w.claim.account.held+w.bytes <= b.limit/4 }
+	if i := slices.IndexFunc(b.queue, func(w *waiter) bool {
+		return w.claim.account.reads == readers && belowQuarter(w)
+	}); i >= 0 {
+		return i
+	}
+	return max(slices.IndexFunc(b.queue, belowQuarter), 0)
 }
 
 func (b *budget) admit(i int) {
@@ -262,7 +293,7 @@ func (b *budget) admit(i int) {
 // wait blocks until w is granted. On an error w holds nothing.
 func (b *budget) wait(ctx context.Context, w *waiter) error {
 	for {
-		tick, stop := b.clock.After(patience)
+		tick, stop := b.clock.After(nudgeEvery)
 		select {
 		case <-w.granted:
 			stop()
@@ -285,7 +316,7 @@ func (b *budget) wait(ctx context.Context, w *waiter) error {
 	}
 }
 
-// nudge is called when a waiter lost patience: memory may lie in frames that
+// nudge is called by who waits: memory may lie in frames that
 // grpc dropped, which only the collector finds, or with a client that does not read.
 func (b *budget) nudge() {
 	b.mu.Lock()
@@ -316,12 +347,21 @@ func (b *budget) settle() (stalled []func()) {
 		return nil
 	}
 	seen := make(map[*account]bool)
+	timeout := b.stallTimeout(now)
 	for c := range b.holders {
 		onItsWay := c.done || c.streams && !c.waiting
-		if a := c.account; onItsWay && a.hangUp != nil && !seen[a] && now.Sub(c.moved) >= stallTimeout {
+		if a := c.account; onItsWay && a.hangUp != nil && !seen[a] && now.Sub(c.moved) >= timeout {
 			seen[a] = true
 			stalled = append(stalled, a.hangUp)
 		}
 	}
 	return stalled
+}
+
+// stallTimeout is how long answers may hold memory at present without being read.
+func (b *budget) stallTimeout(now time.Time) time.Duration {
+	if slices.ContainsFunc(b.queue, func(w *waiter) bool { return now.Sub(w.claim.asked) >= stallTimeout }) {
+		return pressedStallTimeout
+	}
+	return stallTimeout
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -208,6 +209,105 @@ func TestBudgetStalled(t *testing.T) {
 	}
 	if paid == nil || closed.Load() != 2 || !stuck.ended {
 		t.Errorf("granted: %v, %d connections closed", paid != nil, closed.Load())
+	}
+}
+
+// TestBudgetPressed: once somebody waited for stallTimeout, each further answer that
+// nobody reads gives way sooner, or who reads waits for all of them one by one.
+func TestBudgetPressed(t *testing.T) {
+	clock := newManualClock()
+	b := newBudget(64*mib, clock)
+	var closed atomic.Int64
+	const unread = 20
+	for i := range unread {
+		a := b.account()
+		a.hangUp = func() { closed.Add(1); a.end() }
+		c := &claim{account: a}
+		go func() {
+			if _, err := c.take(t.Context(), 130*mib); err == nil {
+				c.finish()
+			}
+		}()
+		await(t, func() bool { return b.waiting() == i })
+	}
+	next := taking(t.Context(), &claim{account: b.account()}, 5*mib)
+	await(t, func() bool { return b.waiting() == unread })
+	step := func(d time.Duration, want int64) {
+		t.Helper()
+		clock.now.Add(int64(d))
+		b.nudge()
+		if closed.Load() != want {
+			t.Fatalf("%d connections closed, not %d", closed.Load(), want)
+		}
+		await(t, func() bool { // what was let go is complete
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return b.exceeding == nil || b.exceeding.done
+		})
+	}
+	step(stallTimeout-1, 0)
+	step(1, 1)
+	for i := range int64(unread - 2) {
+		step(pressedStallTimeout-1, i+1)
+		step(1, i+2)
+	}
+	if <-next == nil { // it fits beside the last
+		t.Error("who reads was not granted after all that do not")
+	}
+}
+
+// TestBudgetReaders: a connection that read an answer to its end is not behind all
+// that did not, nor do those wait for ever beside connections that read.
+func TestBudgetReaders(t *testing.T) {
+	b := newBudget(64*mib, newManualClock())
+	reading := b.account()
+	c := &claim{account: reading}
+	paid := mustTake(t, c, 5*mib)
+	c.finish()
+	if paid.written(); !reading.reads {
+		t.Fatal("an answer was read and it is not known")
+	}
+	for _, unread := range []func(*charge, *claim){
+		func(p *charge, c *claim) { c.finish(); p.release() },
+		func(p *charge, c *claim) { p.written(); c.finish() }, // the first window of an answer
+	} {
+		c := &claim{account: b.account()}
+		if unread(mustTake(t, c, 5*mib), c); c.account.reads {
+			t.Fatal("an answer that was not read to its end counts as read")
+		}
+	}
+	mustTake(t, &claim{account: b.account()}, 64*mib)
+	mustTake(t, &claim{account: b.account()}, 5*mib) // exceeds
+	var order []string
+	var orders sync.Mutex
+	queue := func(name string, a *account) {
+		before := b.waiting()
+		go func() {
+			c := &claim{account: a}
+			if _, err := c.take(t.Context(), 5*mib); err == nil {
+				orders.Lock()
+				defer orders.Unlock()
+				order = append(order, name)
+			}
+		}()
+		await(t, func() bool { return b.waiting() == before+1 })
+	}
+	queue("unknown", b.account())
+	queue("unknown", b.account())
+	queue("unknown", b.account())
+	queue("reader", reading)
+	queue("reader", reading)
+	for granted := 1; granted <= 5; granted++ {
+		b.mu.Lock()
+		b.exceeding = nil // as if patience were over
+		b.grant()
+		b.mu.Unlock()
+		await(t, func() bool { orders.Lock(); defer orders.Unlock(); return len(order) == granted })
+	}
+	// Either kind may begin.
+	if got := order[:4]; !slices.Equal(got, []string{"reader", "unknown", "reader", "unknown"}) &&
+		!slices.Equal(got, []string{"unknown", "reader", "unknown", "reader"}) {
+		t.Errorf("in the order %v", order)
 	}
 }
 

@@ -42,7 +42,7 @@ func (h *held) Get(int) *[]byte { panic("etcdapi: a held piece is not a source o
 func (h *held) Put(*[]byte) {
 	if h.charge != nil {
 		h.cleanup.Stop()
-		h.charge.release()
+		h.charge.written()
 	}
 	if h.chunk != nil {
 		h.chunk.Release()
