@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/etcdshim/shim/backends"
 )
@@ -27,7 +28,7 @@ const (
 	// answers that nobody reads would each take that long, one after the other.
 	pressedStallTimeout = time.Second
 	// nudgeEvery is how often who waits looks for memory that nobody uses.
-	nudgeEvery = time.Second
+	nudgeEvery = pressedStallTimeout / 2
 )
 
 // budget bounds the memory of answers between the backend and the socket. It is
@@ -51,11 +52,12 @@ const (
 //     pressedStallTimeout, once somebody waited for stallTimeout. grpc has no other
 //     way to take an answer back.
 //
-// So answers occupy at most twice the budget and one answer more.
+// So answers occupy at most twice the budget and one answer more, and each request
+// that waits the chunk that it waits with, which the backend has read already.
 //
 // Memory is given back when grpc frees the piece (see held), when the connection
-// ends, or when the garbage collector finds the piece: grpc drops the frames of
-// reset streams without freeing them.
+// ends, whose pieces are taken from grpc then, or when the garbage collector finds
+// the piece: grpc drops the frames of reset streams without freeing them.
 type budget struct {
 	limit int64
 	clock backends.Clock
@@ -77,9 +79,12 @@ type account struct {
 	// hangUp closes the connection; nil when there is none.
 	hangUp func()
 	// The rest is guarded by budget.mu.
-	held  int64
-	ended bool // then nothing is counted any more
-	reads bool // an answer that was counted was read to its end
+	held int64
+	// pieces are those on their way. They are grpc's, and the collector's once it
+	// dropped them.
+	pieces map[*charge]weak.Pointer[held]
+	ended  bool // then nothing is counted any more
+	reads  bool // an answer that was counted was read to its end
 }
 
 // claim is what one request holds. It is used by one goroutine.
@@ -116,7 +121,7 @@ func newBudget(limit int64, clock backends.Clock) *budget {
 
 func (b *budget) account() *account { return &account{budget: b} }
 
-// end gives back all that the connection holds.
+// end gives back all that the connection holds. It must be closed.
 func (a *account) end() {
 	b := a.budget
 	b.mu.Lock()
@@ -127,6 +132,12 @@ func (a *account) end() {
 	a.ended = true
 	b.used -= a.held
 	a.held = 0
+	for _, p := range a.pieces {
+		if h := p.Value(); h != nil {
+			h.drop()
+		}
+	}
+	a.pieces = nil
 	for c := range b.holders {
 		if c.account == a {
 			delete(b.holders, c)
@@ -178,6 +189,21 @@ func (c *claim) finish() {
 	b.passOn(c)
 }
 
+// attach tells what was charged for: its memory is free when the connection ends.
+func (c *charge) attach(h *held) {
+	a := c.claim.account
+	a.budget.mu.Lock()
+	defer a.budget.mu.Unlock()
+	if a.ended {
+		h.drop()
+		return
+	}
+	if a.pieces == nil {
+		a.pieces = make(map[*charge]weak.Pointer[held])
+	}
+	a.pieces[c] = weak.Make(h)
+}
+
 // release gives the piece back. A second call does nothing.
 func (c *charge) release() { c.giveBack(false) }
 
@@ -193,6 +219,7 @@ func (c *charge) giveBack(written bool) {
 	if n == 0 {
 		return
 	}
+	delete(c.claim.account.pieces, c)
 	b.hold(c.claim, -n)
 	// What is larger than a window of flow control is written whole only if it is read.
 	if written && c.claim.order > 0 && c.claim.done && c.claim.held <= 0 {

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/etcdshim/shim/backends"
 )
 
 // awaitBudget waits until so many bytes are charged. grpc frees what it wrote
@@ -375,7 +377,7 @@ func TestBudgetConnectionEnd(t *testing.T) {
 // given back when the collector finds it.
 func TestHeldDropped(t *testing.T) {
 	b := newBudget(64*mib, newManualClock())
-	newHeld(make([]byte, mib), nil, mustTake(t, &claim{account: b.account()}, mib))
+	newHeld(backends.NewChunk(make([]byte, mib), 0, nil), mustTake(t, &claim{account: b.account()}, mib))
 	await(t, func() bool {
 		runtime.GC()
 		b.mu.Lock()

@@ -40,8 +40,12 @@ func (d *drained) release() {
 	for _, p := range d.pieces {
 		p.release()
 	}
-	d.pieces = nil
+	d.forget()
 }
+
+// forget lets go of the pieces, which others own or nobody: a handler's memory may be
+// found for longer than its answer is needed.
+func (d *drained) forget() { d.pieces, d.first = nil, [1]piece{} }
 
 // drain reads a cursor to its end under the claim and closes it. On an error
 // everything read is released.

@@ -149,13 +149,13 @@ type assembler struct {
 // was not charged is copied, since it belongs to a small answer.
 func (a *assembler) foreign(p piece) {
 	data := p.chunk.Bytes()
-	if p.charge == nil || cap(data) < pooledBytes {
+	if p.charge == nil || cap(data) < copiedBytes {
 		a.small = append(a.small, data...)
 		p.release()
 		return
 	}
 	a.flush()
-	a.pieces = append(a.pieces, newHeld(data, p.chunk, p.charge))
+	a.pieces = append(a.pieces, newHeld(p.chunk, p.charge))
 	a.size += len(data)
 }
 

@@ -21,7 +21,7 @@ func (a *assembler) rangeResponse(h backends.Header, d *drained) {
 	for _, p := range d.pieces {
 		a.foreign(p)
 	}
-	d.pieces = nil
+	d.forget()
 	a.small = appendBool(a.small, tagRangeMore, d.result.More)
 	a.small = appendVarint(a.small, tagRangeCount, uint64(d.result.Count))
 }
@@ -104,7 +104,7 @@ func (a *assembler) deleteResponse(h backends.Header, deleted int64, prev *drain
 	for _, p := range prev.pieces {
 		a.retagged(p)
 	}
-	prev.pieces = nil
+	prev.forget()
 }
 
 // retagged appends a chunk's records as DeleteRangeResponse.prev_kvs. The chunk is

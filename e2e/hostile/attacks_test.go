@@ -27,7 +27,7 @@ func attacks() []attack {
 		{"slow watchers", garbageFactor*watchQueues + writes + 200*perStream + baseline, slowWatchers, false},
 		{"watches without end", garbageFactor*watchQueues + baseline, manyWatches, false},
 		{"eight ranges of 100 MB", garbageFactor*(responseBudget+100*mib) + baseline, bigRanges, false},
-		{"ranges never read", garbageFactor*(overdraft*responseBudget+100*mib) + 64*perStream + baseline, unreadRanges, true},
+		{"ranges never read", garbageFactor*(overdraft*responseBudget+100*mib) + 64*perStream + mappedBytes + baseline, unreadRanges, true},
 		{"streams never read", garbageFactor*responseBudget + int64(size(400, 40))*perStream + baseline, unreadStreams, true},
 		{"transactions at every limit", garbageFactor*(responseBudget+130*mib) + writes + baseline, fullTransactions, false},
 		{"leases expiring at once", writes + baseline, leaseStorm, true},

@@ -46,6 +46,10 @@ const (
 	// garbageFactor is how much memory Go's collector lets lie: it runs when the heap
 	// has doubled.
 	garbageFactor = 2
+	// mappedBytes is what the kernel counts as the server's once the range of 100 MB was
+	// read: the pages of bbolt's file that hold it, which is mapped. They are the
+	// kernel's own, which takes them when it needs them.
+	mappedBytes = 100 * mib
 	// baseline is for what is none of these: page tables, bbolt's pages in use, the
 	// collector's own.
 	baseline = 48 * mib
