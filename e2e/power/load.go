@@ -264,10 +264,15 @@ func (c *client) key() []byte { return fmt.Appendf(nil, "key/%d/%02d", c.id, c.r
 
 // value is some bytes with the operation's token; once in a while many.
 func (c *client) value(n int) []byte {
-	size := c.rng.IntN(1200)
 	if c.rng.IntN(c.LargeEach) == 0 {
-		size = c.LargeBytes
+		return fill(n, c.LargeBytes)
 	}
+	return c.small(n)
+}
+
+func (c *client) small(n int) []byte { return fill(n, c.rng.IntN(1200)) }
+
+func fill(n, size int) []byte {
 	return append([]byte(token(n)), bytes.Repeat([]byte{byte('a' + n%26)}, size)...)
 }
 
@@ -336,7 +341,7 @@ func (c *client) send(ctx context.Context, kind int, o Op, n int) (*pb.ResponseH
 		pair := c.rng.IntN(5)
 		r, err = c.kv.Txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{
 			putOp(fmt.Appendf(nil, "pair/%d/%d/a", c.id, pair), c.value(n), 0),
-			putOp(fmt.Appendf(nil, "pair/%d/%d/b", c.id, pair), c.value(n), c.lease()),
+			putOp(fmt.Appendf(nil, "pair/%d/%d/b", c.id, pair), c.small(n), c.lease()), // two large ones are too large for a request
 		}})
 	}
 	if err != nil {
