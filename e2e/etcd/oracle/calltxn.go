@@ -49,6 +49,14 @@ func (g *generator) compare() *pb.Compare {
 	case 1: // another target's value
 		c.Target = pb.Compare_CompareTarget(g.IntN(5))
 	}
+	if c.Target == pb.Compare_LEASE && isSymbol(c.GetLease()) { // ids that each server chose are in no order that both agree on
+		switch c.Result {
+		case pb.Compare_LESS:
+			c.Result = pb.Compare_EQUAL
+		case pb.Compare_GREATER:
+			c.Result = pb.Compare_NOT_EQUAL
+		}
+	}
 	return c
 }
 
