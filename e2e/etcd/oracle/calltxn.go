@@ -103,7 +103,7 @@ func put(key, value string) *pb.RequestOp {
 func (g *generator) badTxn() {
 	r := g.txn(1)
 	r.Compare = nil
-	row := 0
+	var row int
 	switch g.IntN(10) {
 	case 0:
 		r.Success, row = append(r.Success, put("k/01", "x"), put("k/01", "y")), 12
