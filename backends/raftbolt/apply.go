@@ -155,12 +155,12 @@ func (m *machine) applyRevoke(e replica.Entry, c *command) (outcome, error) {
 		t.DeleteRange(backends.KeyRange{Key: key}, nil)
 	}
 	t.Delete(mvcc.BucketLease, lease.Key(c.lease))
+	m.mu.Lock() // before the commit: who has seen the deletes does not find the lease
+	defer m.mu.Unlock()
 	revision, err := t.Commit()
 	if err != nil {
 		return outcome{}, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.leases.Revoke(c.lease); err != nil {
 		return outcome{}, err // it was there above, and nobody else removes one
 	}

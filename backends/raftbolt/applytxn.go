@@ -177,12 +177,11 @@ func (m *machine) applyTxn(e replica.Entry, t *backends.TxnOp, answer bool) (out
 		result.Close()
 		return outcome{err: err}, nil
 	}
-	revision, err := tx.Commit()
+	revision, err := m.commit(tx, run.attachments)
 	if err != nil {
 		result.Close()
 		return outcome{}, err
 	}
-	m.attach(run.attachments)
 	m.metrics.ran(run.tally)
 	if !answer {
 		return outcome{}, nil
@@ -192,13 +191,18 @@ func (m *machine) applyTxn(e replica.Entry, t *backends.TxnOp, answer bool) (out
 	return outcome{txn: &result.TxnResult, revision: revision}, nil
 }
 
-// attach brings the lease table up to a committed Txn.
-func (m *machine) attach(changes []attachment) {
+// commit commits a Txn that moves keys between leases. It holds mu meanwhile: who
+// reads the lease table finds it as it was at the committed revision.
+func (m *machine) commit(tx *mvcc.Txn, changes []attachment) (int64, error) {
 	if len(changes) == 0 {
-		return
+		return tx.Commit()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	revision, err := tx.Commit()
+	if err != nil {
+		return 0, err
+	}
 	for _, a := range changes {
 		if a.from != 0 {
 			m.leases.Detach(a.from, a.key)
@@ -208,6 +212,7 @@ func (m *machine) attach(changes []attachment) {
 			_ = m.leases.Attach(a.to, a.key)
 		}
 	}
+	return revision, nil
 }
 
 // attachment moves a key from one lease to another; zero is none.

@@ -180,3 +180,46 @@ func TestManyLeasesExpire(t *testing.T) {
 		t.Errorf("revision %d, want %d", got, r.Header.Revision+many)
 	}
 }
+
+// TestLeaseTableAtRevision ensures that an answer of LeaseTimeToLive tells of the
+// revision in its header: who has seen the deletes of a lease does not find it.
+func TestLeaseTableAtRevision(t *testing.T) {
+	m := openIn(t, t.TempDir(), nil)
+	for round := range int64(200) {
+		id := round + 1
+		m.grant(id, 100)
+		before := m.store.Committed()
+		attached, revoked := before+1, before+2
+		asked := make(chan struct{})
+		go func() {
+			defer close(asked)
+			for {
+				r, err := m.timeToLive(id, true)
+				if err != nil {
+					return
+				}
+				switch at := r.Header.Revision; {
+				case at >= revoked:
+					t.Errorf("lease %d is still there at revision %d, which deleted its keys", id, at)
+					return
+				case (at >= attached) != (len(r.Keys) == 1):
+					t.Errorf("lease %d has %d keys at revision %d; its key was attached in %d", id, len(r.Keys), at, attached)
+					return
+				}
+			}
+		}()
+		if _, err := m.txn(one(leased("k", id))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.LeaseRevoke(context.Background(), backends.Caller{}, id); err != nil {
+			t.Fatal(err)
+		}
+		<-asked
+		if got := m.store.Committed(); got != revoked {
+			t.Fatalf("revision %d after a put and a revoke, want %d", got, revoked)
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}

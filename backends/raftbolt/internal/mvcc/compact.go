@@ -238,9 +238,9 @@ func (s *Store) compactTo(c compaction) error {
 		return err
 	}
 	failpoint.Hit(failpoint.CompactFinished)
-	s.compact.finish(target, hash)
 	took := s.cfg.Clock.Now().Sub(start)
-	s.cfg.OnCompacted(took)
+	s.cfg.OnCompacted(took) // before those who wait for it go on
+	s.compact.finish(target, hash)
 	s.log.Info("finished scheduled compaction", zap.Int64("compact-revision", target), zap.Duration("took", took), zap.Int("number-of-keys-compacted", removed))
 	return nil
 }
