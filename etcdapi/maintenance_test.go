@@ -168,3 +168,42 @@ func TestSnapshotUnread(t *testing.T) {
 	}
 	await(t, func() bool { return len(f.place) == 0 })
 }
+
+// TestSnapshotPressed ensures that many snapshots that are not read do not each take
+// the whole time, one after the other, while one waits; and that those that are read
+// go on.
+func TestSnapshotPressed(t *testing.T) {
+	clock := newManualClock()
+	s := newSnapshots(clock, snapshotStall)
+	asked := clock.Now()
+	for _, step := range []struct {
+		what  string
+		later time.Duration
+		read  bool
+		ends  bool
+	}{
+		{"not read since the waiting began", snapshotStall - 1, false, false},
+		{"not read for the whole time", snapshotStall, false, true},
+		{"not read, while one waits for long", snapshotStall / pressedSnapshots, false, true},
+		{"not read, but not for long", snapshotStall/pressedSnapshots - 1, false, false},
+		{"read, while one waits for long", 2 * snapshotStall, true, false},
+	} {
+		var ended error
+		one := s.begin(func(err error) { ended = err })
+		clock.now.Add(int64(step.later))
+		if step.read {
+			s.move(one)
+		}
+		s.makeWay(asked)
+		if step.ends != errors.Is(ended, errSnapshotUnread) {
+			t.Errorf("%s, %v later: ended with %v", step.what, step.later, ended)
+		}
+		if ended == nil && step.later < snapshotStall {
+			s.makeWay(clock.Now()) // for one that comes now it stays, too
+			if ended != nil {
+				t.Errorf("%s: ended for one that came at once", step.what)
+			}
+		}
+		s.end(one)
+	}
+}

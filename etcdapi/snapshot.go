@@ -25,6 +25,9 @@ const (
 	// snapshotStall is how long a client may leave a message of its snapshot unread
 	// while another client waits for its place: the backend makes few at a time.
 	snapshotStall = 10 * time.Second
+	// pressedSnapshots is by how much shorter that is once somebody waited for as
+	// long, or many that are not read would each take it, one after the other.
+	pressedSnapshots = 10
 )
 
 // errSnapshotUnread ends a snapshot whose client does not read it.
@@ -72,14 +75,17 @@ func (s *snapshots) end(one *sendingSnapshot) {
 	s.ended = make(chan struct{})
 }
 
-// makeWay ends those that are not read, and returns a channel that is closed when
-// the next one has ended.
-func (s *snapshots) makeWay() <-chan struct{} {
+// makeWay ends those that are not read, for somebody who waits since asked, and
+// returns a channel that is closed when the next one has ended.
+func (s *snapshots) makeWay(asked time.Time) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.clock.Now()
+	now, stall := s.clock.Now(), s.stall
+	if now.Sub(asked) >= s.stall {
+		stall /= pressedSnapshots
+	}
 	for one := range s.sending {
-		if now.Sub(one.moved) >= s.stall {
+		if now.Sub(one.moved) >= stall {
 			one.cancel(errSnapshotUnread)
 		}
 	}
@@ -93,13 +99,13 @@ func (s *Server) takeSnapshot(ctx context.Context) (*backends.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		ended := s.snapshots.makeWay() // before asking, so that no end is missed
+	for asked := s.cfg.Clock.Now(); ; {
+		ended := s.snapshots.makeWay(asked) // before asking, so that no end is missed
 		snap, err := s.snapshotter.Snapshot(ctx, caller)
 		if !errors.Is(err, backends.ErrTooManyRequests) {
 			return snap, err
 		}
-		tick, stop := s.cfg.Clock.After(s.cfg.snapshotStall / 4)
+		tick, stop := s.cfg.Clock.After(s.cfg.snapshotStall / (2 * pressedSnapshots))
 		select {
 		case <-ended:
 		case <-tick:

@@ -32,6 +32,8 @@ const (
 	// are not read may exceed it.
 	responseBudget = 64 * mib
 	overdraft      = 2
+	// waitingChunk is what an answer holds that waits for the budget.
+	waitingChunk = 256 << 10
 	// watchQueues is what all streams of watches may have waiting.
 	watchQueues = 128 * mib
 	// layerAndLog is what writes occupy: the layer that waits for bbolt (64 MiB), the
