@@ -24,11 +24,15 @@ const (
 	// stallTimeout is how long an answer on its way may hold memory that others wait
 	// for without a single chunk moving: its client does not read.
 	stallTimeout = 10 * time.Second
-	// pressedStallTimeout is the same once somebody waited for stallTimeout, or many
-	// answers that nobody reads would each take that long, one after the other.
-	pressedStallTimeout = time.Second
+	// pressedStallTimeout is the same once somebody waited for stallTimeout, for
+	// connections that are not known to read, or many answers that nobody reads would
+	// each take that long, one after the other.
+	pressedStallTimeout = 3 * time.Second
 	// nudgeEvery is how often who waits looks for memory that nobody uses.
-	nudgeEvery = pressedStallTimeout / 2
+	nudgeEvery = 500 * time.Millisecond
+	// readBytes is how much of answers must have gone to a connection for it to be
+	// known to read: more than buffers of sockets take that nobody reads from.
+	readBytes = 16 << 20
 )
 
 // budget bounds the memory of answers between the backend and the socket. It is
@@ -44,13 +48,13 @@ const (
 //     for as long as patience lasts: its client does not read, or slowly. An
 //     answer that is complete is passed over so only below twice the budget.
 //   - A connection holds at most a quarter while answers of others wait.
-//   - Connections that have read an answer to its end take turns at that with
-//     those that have not, so that who reads is not behind any number of clients
-//     that do not.
+//   - Connections that are known to read, by an answer to its end or by readBytes,
+//     take turns at that with those that are not, so that who reads is not behind any
+//     number of clients that do not.
 //   - A connection with an answer of which nothing moves for stallTimeout while
-//     others wait is closed, unless the answer itself waits; for
-//     pressedStallTimeout, once somebody waited for stallTimeout. grpc has no other
-//     way to take an answer back.
+//     others wait is closed, unless the answer itself waits; one that is not known to
+//     read for pressedStallTimeout, once somebody waited for stallTimeout. grpc has no
+//     other way to take an answer back.
 //
 // So answers occupy at most twice the budget and one answer more, and each request
 // that waits the chunk that it waits with, which the backend has read already.
@@ -83,8 +87,9 @@ type account struct {
 	// pieces are those on their way. They are grpc's, and the collector's once it
 	// dropped them.
 	pieces map[*charge]weak.Pointer[held]
-	ended  bool // then nothing is counted any more
-	reads  bool // an answer that was counted was read to its end
+	ended  bool  // then nothing is counted any more
+	sent   int64 // of answers that were counted
+	reads  bool  // known to read
 }
 
 // claim is what one request holds. It is used by one goroutine.
@@ -221,9 +226,10 @@ func (c *charge) giveBack(written bool) {
 	}
 	delete(c.claim.account.pieces, c)
 	b.hold(c.claim, -n)
-	// What is larger than a window of flow control is written whole only if it is read.
-	if written && c.claim.order > 0 && c.claim.done && c.claim.held <= 0 {
-		c.claim.account.reads = true
+	if a := c.claim.account; written && c.claim.order > 0 {
+		a.sent += n
+		// What is larger than a window of flow control is written whole only if it is read.
+		a.reads = a.reads || c.claim.done && c.claim.held <= 0 || a.sent >= readBytes
 	}
 	b.passOn(c.claim)
 	b.grant()
@@ -374,21 +380,17 @@ func (b *budget) settle() (stalled []func()) {
 		return nil
 	}
 	seen := make(map[*account]bool)
-	timeout := b.stallTimeout(now)
+	pressed := slices.ContainsFunc(b.queue, func(w *waiter) bool { return now.Sub(w.claim.asked) >= stallTimeout })
 	for c := range b.holders {
 		onItsWay := c.done || c.streams && !c.waiting
+		timeout := stallTimeout
+		if pressed && !c.account.reads {
+			timeout = pressedStallTimeout
+		}
 		if a := c.account; onItsWay && a.hangUp != nil && !seen[a] && now.Sub(c.moved) >= timeout {
 			seen[a] = true
 			stalled = append(stalled, a.hangUp)
 		}
 	}
 	return stalled
-}
-
-// stallTimeout is how long answers may hold memory at present without being read.
-func (b *budget) stallTimeout(now time.Time) time.Duration {
-	if slices.ContainsFunc(b.queue, func(w *waiter) bool { return now.Sub(w.claim.asked) >= stallTimeout }) {
-		return pressedStallTimeout
-	}
-	return stallTimeout
 }

@@ -249,7 +249,14 @@ func TestBudgetPressed(t *testing.T) {
 	}
 	step(stallTimeout-1, 0)
 	step(1, 1)
+	reader := &claim{account: b.account()} // slow, which its client is not closed for
+	reader.account.reads, reader.account.hangUp = true, func() { t.Error("a connection that reads was closed") }
+	mustTake(t, reader, 64<<10)
+	reader.finish()
 	for i := range int64(unread - 2) {
+		b.mu.Lock()
+		reader.moved = clock.Now()
+		b.mu.Unlock()
 		step(pressedStallTimeout-1, i+1)
 		step(1, i+2)
 	}
@@ -269,6 +276,15 @@ func TestBudgetReaders(t *testing.T) {
 	if paid.written(); !reading.reads {
 		t.Fatal("an answer was read and it is not known")
 	}
+	halfway := &claim{account: b.account()}
+	rest := mustTake(t, halfway, readBytes)
+	if mustTake(t, halfway, readBytes-1).written(); halfway.account.reads {
+		t.Fatal("what buffers of sockets may hold counts as read")
+	}
+	if mustTake(t, halfway, 1).written(); !halfway.account.reads {
+		t.Fatal("half of a long answer was read and it is not known")
+	}
+	rest.release()
 	for _, unread := range []func(*charge, *claim){
 		func(p *charge, c *claim) { c.finish(); p.release() },
 		func(p *charge, c *claim) { p.written(); c.finish() }, // the first window of an answer

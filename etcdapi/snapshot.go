@@ -27,7 +27,7 @@ const (
 	snapshotStall = 10 * time.Second
 	// pressedSnapshots is by how much shorter that is once somebody waited for as
 	// long, or many that are not read would each take it, one after the other.
-	pressedSnapshots = 10
+	pressedSnapshots = 4
 )
 
 // errSnapshotUnread ends a snapshot whose client does not read it.
@@ -105,7 +105,7 @@ func (s *Server) takeSnapshot(ctx context.Context) (*backends.Snapshot, error) {
 		if !errors.Is(err, backends.ErrTooManyRequests) {
 			return snap, err
 		}
-		tick, stop := s.cfg.Clock.After(s.cfg.snapshotStall / (2 * pressedSnapshots))
+		tick, stop := s.cfg.Clock.After(s.cfg.snapshotStall / 20)
 		select {
 		case <-ended:
 		case <-tick:

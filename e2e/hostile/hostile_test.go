@@ -195,12 +195,17 @@ func value(n, size int) []byte {
 	return bytes.Repeat(fmt.Appendf(nil, "%08d", n), size/8)
 }
 
+// clientWindow is how far a stream of an attack's connection lets the server send
+// ahead of its reading. It is set, or grpc would let it grow to 16 MiB for each stream
+// and this process hold what the server should: gigabytes, with thousands of streams.
+const clientWindow = 64 << 10
+
 // conns dials n connections, which are closed by the function returned.
 func (v *victim) conns(t *testing.T, n int) ([]*grpc.ClientConn, func()) {
 	t.Helper()
 	all := make([]*grpc.ClientConn, n)
 	for i := range all {
-		all[i] = v.Dial(t)
+		all[i] = v.Dial(t, grpc.WithInitialWindowSize(clientWindow), grpc.WithInitialConnWindowSize(16*clientWindow))
 	}
 	return all, func() {
 		for _, c := range all {

@@ -207,9 +207,9 @@ func (s *Server) Log() string { return s.log.String() }
 
 // Dial makes a client connection of its own; the caller closes it. Calls fail at
 // once while the server is away.
-func (s *Server) Dial(t testing.TB) *grpc.ClientConn {
+func (s *Server) Dial(t testing.TB, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
-	conn, err := Dial(s.Addr)
+	conn, err := Dial(s.Addr, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,9 +217,11 @@ func (s *Server) Dial(t testing.TB) *grpc.ClientConn {
 }
 
 // Dial makes a client connection to addr; the caller closes it.
-func Dial(addr string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessageBytes)))
+func Dial(addr string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+addr, append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessageBytes)),
+	}, options...)...)
 }
 
 // handedOut counts the addresses of FreeAddr, so that tests that run beside each
