@@ -25,9 +25,11 @@ const (
 	// for without a single chunk moving: its client does not read.
 	stallTimeout = 10 * time.Second
 	// pressedStallTimeout is the same once somebody waited for stallTimeout, for
-	// connections that are not known to read, or many answers that nobody reads would
-	// each take that long, one after the other.
+	// connections that are not known to read, and shortStallTimeout once somebody
+	// waited for twice as long: or many answers that nobody reads would each take the
+	// whole time, one after the other.
 	pressedStallTimeout = 3 * time.Second
+	shortStallTimeout   = time.Second
 	// nudgeEvery is how often who waits looks for memory that nobody uses.
 	nudgeEvery = 500 * time.Millisecond
 	// readBytes is how much of answers must have gone to a connection for it to be
@@ -53,8 +55,8 @@ const (
 //     number of clients that do not.
 //   - A connection with an answer of which nothing moves for stallTimeout while
 //     others wait is closed, unless the answer itself waits; one that is not known to
-//     read for pressedStallTimeout, once somebody waited for stallTimeout. grpc has no
-//     other way to take an answer back.
+//     read sooner, once somebody waited for as long. grpc has no other way to take an
+//     answer back.
 //
 // So answers occupy at most twice the budget and one answer more, and each request
 // that waits the chunk that it waits with, which the backend has read already.
@@ -380,12 +382,20 @@ func (b *budget) settle() (stalled []func()) {
 		return nil
 	}
 	seen := make(map[*account]bool)
-	pressed := slices.ContainsFunc(b.queue, func(w *waiter) bool { return now.Sub(w.claim.asked) >= stallTimeout })
+	unknown := stallTimeout // for connections not known to read
+	for _, w := range b.queue {
+		switch waited := now.Sub(w.claim.asked); {
+		case waited >= 2*stallTimeout:
+			unknown = shortStallTimeout
+		case waited >= stallTimeout:
+			unknown = min(unknown, pressedStallTimeout)
+		}
+	}
 	for c := range b.holders {
 		onItsWay := c.done || c.streams && !c.waiting
-		timeout := stallTimeout
-		if pressed && !c.account.reads {
-			timeout = pressedStallTimeout
+		timeout := unknown
+		if c.account.reads {
+			timeout = stallTimeout
 		}
 		if a := c.account; onItsWay && a.hangUp != nil && !seen[a] && now.Sub(c.moved) >= timeout {
 			seen[a] = true

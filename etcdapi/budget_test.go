@@ -234,6 +234,7 @@ func TestBudgetPressed(t *testing.T) {
 	}
 	next := taking(t.Context(), &claim{account: b.account()}, 5*mib)
 	await(t, func() bool { return b.waiting() == unread })
+	began := clock.Now()
 	step := func(d time.Duration, want int64) {
 		t.Helper()
 		clock.now.Add(int64(d))
@@ -257,7 +258,11 @@ func TestBudgetPressed(t *testing.T) {
 		b.mu.Lock()
 		reader.moved = clock.Now()
 		b.mu.Unlock()
-		step(pressedStallTimeout-1, i+1)
+		timeout := shortStallTimeout
+		if clock.Now().Sub(began)+pressedStallTimeout < 2*stallTimeout {
+			timeout = pressedStallTimeout
+		}
+		step(timeout-1, i+1)
 		step(1, i+2)
 	}
 	if <-next == nil { // it fits beside the last

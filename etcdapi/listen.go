@@ -215,7 +215,7 @@ func (s *Server) newConn(c, raw net.Conn) *conn {
 	counted := &conn{Conn: c, account: s.budget.account()}
 	counted.account.hangUp = func() {
 		s.log.Warn("closing a connection: its client does not read the answers that it asked for, and others wait for the memory",
-			zap.Stringer("remote-addr", raw.RemoteAddr()), zap.Duration("stalled for at least", pressedStallTimeout))
+			zap.Stringer("remote-addr", raw.RemoteAddr()), zap.Duration("stalled for at least", shortStallTimeout))
 		_ = raw.Close() // nothing can be told to it, TLS's farewell included
 		counted.closed.Do(counted.account.end)
 	}

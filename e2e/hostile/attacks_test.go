@@ -28,7 +28,7 @@ func attacks() []attack {
 		{"watches without end", garbageFactor*watchQueues + baseline, manyWatches, false},
 		{"eight ranges of 100 MB", garbageFactor*(responseBudget+100*mib) + baseline, bigRanges, false},
 		{"ranges never read", garbageFactor*(overdraft*responseBudget+100*mib) + 64*perStream + mappedBytes + baseline, unreadRanges, true},
-		{"streams never read", garbageFactor*(responseBudget+int64(size(100, 10))*(waitingChunk+4*perStream)) + baseline, unreadStreams, true},
+		{"streams never read", garbageFactor*(responseBudget+int64(size(100, 10))*(waitingChunk+4*perStream)) + eventRing + baseline, unreadStreams, true},
 		{"transactions at every limit", garbageFactor*(responseBudget+130*mib) + writes + baseline, fullTransactions, false},
 		{"leases expiring at once", writes + baseline, leaseStorm, true},
 		{"connections coming and going", 1000*perConnection + baseline, churn, false},

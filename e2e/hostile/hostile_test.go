@@ -36,6 +36,9 @@ const (
 	waitingChunk = 256 << 10
 	// watchQueues is what all streams of watches may have waiting.
 	watchQueues = 128 * mib
+	// eventRing is what recent events occupy before an attack begins. The collector lets
+	// as much lie, which may be there at the beginning, too, or not yet.
+	eventRing = 32 * mib
 	// layerAndLog is what writes occupy: the layer that waits for bbolt (64 MiB), the
 	// ring of events (32 MiB), and the log's entries in memory (16 MiB).
 	layerAndLog = 112 * mib
