@@ -60,8 +60,9 @@ func (g *generator) grant() {
 	}
 }
 
-// shortTTL is the time to live of leases that expire, s.
-const shortTTL = 2
+// shortTTL is the time to live of leases that expire, s: long enough for a busy machine
+// to attach their keys in time.
+const shortTTL = 3
 
 // expire grants a lease with keys and waits until they are gone. What it needs is
 // asked for at once, so that the time runs out for nothing else.

@@ -21,7 +21,7 @@ const (
 	// tamperSteps is how long the sequences are that are tampered with.
 	tamperSteps = 220
 	// tamperPatience is how long such a sequence waits for what was taken from it.
-	tamperPatience = 5 * time.Second
+	tamperPatience = 7 * time.Second
 	// maxTampered bounds the messages that are tampered with, in bytes: each of their fields is tried.
 	maxTampered = 32 << 10
 )
@@ -68,9 +68,12 @@ func TestTamperedShimIsReported(t *testing.T) {
 	for _, name := range names {
 		at := places[name]
 		w := &wire{target: name}
-		etcd, shim := play(t, *dirFlag, known, scripts[at], func(etcd, shim *Side) {
-			etcd.patience, shim.patience, shim.tamper = tamperPatience, tamperPatience, w.look
-		})
+		var etcd, shim []Answer
+		for try := 0; try < 3 && !w.hit(); try++ { // some answers depend on how fast the machine is
+			etcd, shim = play(t, *dirFlag, known, scripts[at], func(etcd, shim *Side) {
+				etcd.patience, shim.patience, shim.tamper = tamperPatience, tamperPatience, w.look
+			})
+		}
 		if !w.hit() {
 			t.Errorf("%s: did not come again", name)
 		} else if v := judge(scripts[at], etcd, shim, newTally()); v == nil || v.etcd.Late {
