@@ -82,7 +82,8 @@ func (g *generator) badMemberRemove() {
 }
 
 func (g *generator) memberUpdate() {
-	g.add("Cluster.MemberUpdate", &pb.MemberUpdateRequest{ID: selfSymbol(), PeerURLs: []string{pick(g, "http://127.0.0.1:11", "http://127.0.0.1:12")}})
+	// Beyond every peerURL; see notAsked.
+	g.add("Cluster.MemberUpdate", &pb.MemberUpdateRequest{ID: selfSymbol(), PeerURLs: []string{pick(g, "http://127.0.0.1:65011", "http://127.0.0.1:65012")}})
 }
 
 func (g *generator) badMemberUpdate() {

@@ -17,6 +17,10 @@ func notAsked() []omission {
 			"nothing is in it, but whether etcd permits it depends on the shape of its tree of permissions; shim takes it for its key alone",
 		},
 		{"Cluster.MemberUpdate of another member with no URL, or one that is none", "etcd 3.7.3 ends with a panic"},
+		{
+			"Cluster.MemberUpdate to an address that another member has",
+			"etcd refuses it, as shim does, and takes it for done all the same when it reads its log again after a kill",
+		},
 		{"KV.RangeStream with a sort target and no order", "etcd sorts each of its chunks by itself, and goes on from the last key of that order"},
 		{"Election.Proclaim and Resign with lease 0", "etcd grants a lease, whose id it tells nobody"},
 		{"Cluster.MemberAdd of a voter, and MemberPromote of a learner that came", cluster},
