@@ -108,8 +108,8 @@ bench: ## Measure shim and etcd side by side and write bench/RESULTS.md; BENCH='
 bench-smoke: ## Test the bench, and run each of its rows once on little data, to see that it runs and verifies.
 	cd bench && go test -count=1 ./... && go run . -smoke
 
-mutants: ## Plant one-line faults and see each caught by its case.
-	cd e2e/etcd && go test -count=1 -timeout 60m -run TestMutants -v ./...
+mutants: ## Plant one-line faults and see each caught by its case; SHARD=i/n plants every n-th.
+	cd e2e/etcd && MUTANTS=$(SHARD) go test -count=1 -timeout 60m -run TestMutants -v .
 
 .PHONY: flush-schedules fuzz
 fuzz: ## Fuzz each of the 12 targets for FUZZTIME=300s, an hour of all; SHARD=i/n runs every n-th target. RESULTS=1 notes it in e2e/RESULTS.md.

@@ -40,6 +40,18 @@ func TestMutants(t *testing.T) {
 	if len(mutants) < 30 {
 		t.Fatalf("%d mutants, want at least 30", len(mutants))
 	}
+	if share := os.Getenv("MUTANTS"); share != "" { // i/n: the i-th of every n
+		var first, parts int
+		if _, err := fmt.Sscanf(share, "%d/%d", &first, &parts); err != nil || first < 1 || first > parts {
+			t.Fatalf("MUTANTS=%s is not i/n", share)
+		}
+		var chosen []mutant
+		for i := first - 1; i < len(mutants); i += parts {
+			chosen = append(chosen, mutants[i])
+		}
+		t.Logf("part %d of %d: %d of %d mutants", first, parts, len(chosen), len(mutants))
+		mutants = chosen
+	}
 	module := t.TempDir()
 	copyModule(t, root, module)
 	names := map[suite][]string{}
