@@ -145,6 +145,11 @@ func maintAlarmCorrupt(c *C) {
 		}
 		c.alarm(pb.AlarmRequest_ACTIVATE, id, pb.AlarmType_NOSPACE)
 	}
+	nested := &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
+		Success: []*pb.RequestOp{opGet(c.key("a"))},
+	}}}}}
+	_, err := c.KV.Txn(c.Ctx, nested) // which is one for a write, whatever it holds
+	c.wantError(err, codes.DataLoss, msgCorrupt)
 	equal(c, "value", string(c.get("a").Kvs[0].Value), "1")
 	equal(c, "revision", c.revision(), before)
 	equal(c, "succeeded", c.txn(&pb.TxnRequest{Success: []*pb.RequestOp{opGet(c.key("a"))}}).Succeeded, true)
@@ -157,7 +162,8 @@ func maintAlarmCorrupt(c *C) {
 	slices.Sort(want)
 	equal(c, "alarms", strings.Join(all, " "), strings.Join(want, " "))
 	c.alarm(pb.AlarmRequest_DEACTIVATE, other, pb.AlarmType_CORRUPT)
-	_, err := c.KV.Put(c.Ctx, &pb.PutRequest{Key: c.key("a")})
+	equal(c, "succeeded with nothing but the lack of room", c.txn(nested).Succeeded, true)
+	_, err = c.KV.Put(c.Ctx, &pb.PutRequest{Key: c.key("a")})
 	c.wantError(err, codes.ResourceExhausted, msgNoSpace)
 	equal(c, "deleted", c.del("a").Deleted, 1)
 	c.alarm(pb.AlarmRequest_DEACTIVATE, id, pb.AlarmType_NOSPACE)

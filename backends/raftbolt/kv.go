@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -94,10 +95,20 @@ func survey(t *backends.TxnOp, depth int) (reads bool, err error) {
 	return reads, nil
 }
 
+// nests tells whether a transaction has another in it.
+func nests(t *backends.TxnOp) bool {
+	isTxn := func(o backends.Op) bool { return o.Txn != nil }
+	return slices.ContainsFunc(t.Success, isTxn) || slices.ContainsFunc(t.Failure, isTxn)
+}
+
 // readTxn runs a transaction that can only read on one View.
 func (b *Backend) readTxn(ctx context.Context, caller *backends.Caller, t *backends.TxnOp) (_ *backends.TxnResult, err error) {
 	if err := b.readIndex(ctx); err != nil {
 		return nil, err
+	}
+	// etcd takes whatever is nested for a write (txn.IsTxnReadonly).
+	if nests(t) && b.machine.alarms.Load().raised(backends.AlarmCorrupt) {
+		return nil, backends.ErrCorrupt
 	}
 	view, err := b.permittedView(ctx, caller, func(s *auth.State, who *backends.Caller) error {
 		return b.machine.permitTxn(s, who, t)
