@@ -47,6 +47,7 @@ func (m *machine) applyCommand(e replica.Entry, b []byte) error {
 	}
 	if w != nil {
 		out.term, out.applied = e.Term, true
+		m.answered.Store(e.Index)
 		w.outcome <- out
 	}
 	return err

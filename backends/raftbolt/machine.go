@@ -28,10 +28,13 @@ var _ replica.StateMachine = (*machine)(nil)
 type machine struct {
 	store   *mvcc.Store
 	waiters *waiters
-	clock   backends.Clock
-	logger  *zap.Logger
-	metrics *metrics // nil: nobody counts
-	decoder decoder
+	// answered is the index of the last entry of which a waiter was told the outcome. The
+	// node takes an entry for applied a moment later.
+	answered atomic.Uint64
+	clock    backends.Clock
+	logger   *zap.Logger
+	metrics  *metrics // nil: nobody counts
+	decoder  decoder
 	// header has the ids of every header.
 	header backends.Header
 	// confState is the membership as of the last entry.

@@ -20,6 +20,7 @@ func (b *Backend) Status(context.Context) (backends.Status, error) {
 	if b.closed.Load() {
 		return backends.Status{}, backends.ErrStopped
 	}
+	answered := b.machine.answered.Load() // who was answered finds it in the status
 	s := b.node.Status()
 	status := backends.Status{
 		Header:          b.header(b.store.Committed()),
@@ -29,8 +30,8 @@ func (b *Backend) Status(context.Context) (backends.Status, error) {
 		QuotaBytes:      b.config.QuotaBytes,
 		Leader:          s.Leader,
 		Learner:         s.Learner,
-		RaftIndex:       s.Committed,
-		AppliedIndex:    s.Applied,
+		RaftIndex:       max(s.Committed, answered),
+		AppliedIndex:    max(s.Applied, answered),
 		Alarms:          b.machine.alarms.Load().of(backends.AlarmNone),
 		StorageVersion:  b.store.StorageVersion(),
 		ClusterVersion:  b.machine.cluster.Load().version,

@@ -93,6 +93,7 @@ func (m *machine) ApplyConfChange(e replica.Entry, change replica.ConfChange, st
 	}
 	if w != nil {
 		out.term, out.index, out.applied, out.members = e.Term, e.Index, true, m.members.Load()
+		m.answered.Store(e.Index)
 		w.outcome <- out
 	}
 	if err != nil {
