@@ -155,12 +155,12 @@ func opsCost(ops []backends.Op) (cost int64) {
 
 // checkQuota refuses a request of some cost that the store or its disk has no
 // room for, and raises the alarm. That the disk is full counts even after
-// somebody cleared the alarm: the log would fill up what is left, and then the
-// member could not even delete.
+// somebody cleared the alarm: puts would take what room is left, and then deletes
+// could not make any.
 func (b *Backend) checkQuota(ctx context.Context, cost int64) error {
 	quota := b.config.QuotaBytes
 	fits := quota < 0 || b.store.Size()+b.store.LayerBytes()+cost < quota
-	if cost == 0 || fits && !b.noRoom.Load() {
+	if cost == 0 || fits && !b.store.Short() {
 		return nil
 	}
 	if err := b.raiseNoSpace(ctx); err != nil {
@@ -176,7 +176,7 @@ func (b *Backend) raiseNoSpace(ctx context.Context) error {
 	if slices.Contains(b.machine.alarms.Load().list, alarm) {
 		return nil
 	}
-	b.env.Logger.Warn("message exceeded backend quota; raising alarm", zap.Int64("quota-size-bytes", b.config.QuotaBytes), zap.Bool("disk-full", b.noRoom.Load()))
+	b.env.Logger.Warn("message exceeded backend quota; raising alarm", zap.Int64("quota-size-bytes", b.config.QuotaBytes), zap.Bool("disk-full", b.store.Short()))
 	_, err := b.propose(ctx, &command{kind: kindAlarm, action: backends.AlarmActivate, alarm: alarm})
 	return err
 }

@@ -38,10 +38,8 @@ type Backend struct {
 
 	// ready is closed once requests can be served.
 	ready chan struct{}
-	// full has a token when the disk had no room for a flush, and noRoom is set
-	// from then until a flush succeeds.
-	full   chan struct{}
-	noRoom atomic.Bool
+	// full has a token when the store was found short of room.
+	full chan struct{}
 
 	// configuring is held by the change of the members that is under way here: raft
 	// would drop a second one without a word.
@@ -179,12 +177,8 @@ func (b *Backend) openStore(existing bool) (err error) {
 		NoSync: b.config.UnsafeNoFsync, QuotaBytes: max(b.config.QuotaBytes, 0),
 		Logger: b.env.Logger, Clock: b.env.Clock,
 		CompactBatch: b.config.CompactionBatchLimit, CompactPause: b.config.CompactionSleepInterval,
-		OnDurable: func(index uint64) {
-			b.noRoom.Store(false)
-			b.durable.set(index)
-		},
+		OnDurable: b.durable.set,
 		OnNoSpace: func() {
-			b.noRoom.Store(true)
 			select {
 			case b.full <- struct{}{}:
 			default:

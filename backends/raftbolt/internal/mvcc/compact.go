@@ -296,46 +296,72 @@ func (s *Store) compactKeys(target int64, from string, drop func([]version)) (ne
 	return next, more
 }
 
-// remove deletes changes from the file.
+// remove deletes changes from the file. A removal writes anew what shares pages with what
+// it removes, before those pages are free: where there is no room for that, fewer at a
+// time are removed, and what they leave is room for the next.
 func (s *Store) remove(batch []doomedChange) error {
-	return s.writeRetrying(func(tx *bolt.Tx) error {
-		b := tx.Bucket([]byte(bucketKey))
-		b.FillPercent = sequentialFill
-		var key []byte
-		for _, d := range batch {
-			key = appendRevision(key[:0], d.revision, d.tombstone)
-			if err := b.Delete(key); err != nil {
+	for n := len(batch); len(batch) > 0; {
+		n = min(n, len(batch))
+		err := s.writeAside(func(tx *bolt.Tx) error {
+			b := tx.Bucket([]byte(bucketKey))
+			b.FillPercent = sequentialFill
+			var key []byte
+			for _, d := range batch[:n] {
+				key = appendRevision(key[:0], d.revision, d.tombstone)
+				if err := b.Delete(key); err != nil {
+					return err
+				}
+			}
+			failpoint.Hit(failpoint.CompactBatch)
+			return nil
+		})
+		switch {
+		case err == nil:
+			batch = batch[n:]
+			n *= 2
+		case !isNoSpace(err):
+			return err
+		case n > 1:
+			n /= 2
+		default:
+			if err := s.awaitRoom(err); err != nil {
 				return err
 			}
 		}
-		failpoint.Hit(failpoint.CompactBatch)
-		return nil
-	})
+	}
+	return nil
 }
 
 // writeRetrying is a write transaction that waits for room on the disk, and for the
 // end of a Defragment.
 func (s *Store) writeRetrying(f func(tx *bolt.Tx) error) error {
-	attempt := func() error {
-		s.rewriting.Lock()
-		defer s.rewriting.Unlock()
-		if s.stopped.Err() != nil {
-			return s.ended()
-		}
-		s.writeFile.Lock()
-		defer s.writeFile.Unlock()
-		return s.write(f)
-	}
 	for {
-		err := attempt()
+		err := s.writeAside(f)
 		if err == nil || !isNoSpace(err) {
 			return err
 		}
-		s.log.Warn("no room for compaction", zap.Error(err))
-		if err := s.pause(noSpaceRetry); err != nil {
+		if err := s.awaitRoom(err); err != nil {
 			return err
 		}
 	}
+}
+
+// writeAside is a write transaction that waits for the end of a Defragment.
+func (s *Store) writeAside(f func(tx *bolt.Tx) error) error {
+	s.rewriting.Lock()
+	defer s.rewriting.Unlock()
+	if s.stopped.Err() != nil {
+		return s.ended()
+	}
+	s.writeFile.Lock()
+	defer s.writeFile.Unlock()
+	return s.write(f)
+}
+
+// awaitRoom waits before a write that failed of err is tried again.
+func (s *Store) awaitRoom(err error) error {
+	s.log.Warn("no room for compaction", zap.Error(err))
+	return s.pause(noSpaceRetry)
 }
 
 // pause waits, unless the store stops.

@@ -29,8 +29,8 @@ type Config struct {
 	Clock backends.Clock
 
 	// OnDurable is called after each flush with the raft index that is now
-	// durable. OnNoSpace is called when a flush finds no room, at most once until
-	// a flush succeeds again. OnFatal is called once, when the store cannot go
+	// durable. OnNoSpace is called when the store is found [Store.Short] of room, at
+	// most once until there is some again. OnFatal is called once, when the store cannot go
 	// on, by whoever finds out. None may block or call the store. Any may be nil.
 	OnDurable func(index uint64)
 	OnNoSpace func()

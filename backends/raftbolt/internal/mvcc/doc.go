@@ -38,9 +38,10 @@
 // layer holds FlushBytes, when its oldest write is FlushInterval old, and when
 // Flush, Snapshot, HashKV, Defragment or a compaction asks. Before it, the file
 // system must have room for it beyond the file's own free pages, which count so
-// that deletes can free a full disk; if it has not, the layer is kept, OnNoSpace
-// is called, reads go on, and the flush is tried again; who waits for it gets
-// ErrNoSpace. Any other failed commit is final: OnFatal is called, and every write
+// that deletes can free a full disk; if it has not, the layer is kept, reads go on,
+// and the flush is tried again; who waits for it gets ErrNoSpace. Store.Short says
+// so while there still is room, and the caller is to refuse what grows the store
+// then: what is left is for deletes and compactions. Any other failed commit is final: OnFatal is called, and every write
 // fails from then on.
 //
 // # Files

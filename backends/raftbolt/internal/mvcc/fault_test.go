@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -271,6 +272,61 @@ func TestNoSpace(t *testing.T) {
 	if len(told) != 0 || b.durable.Load() != b.index || b.s.LayerBytes() != 0 {
 		t.Errorf("told %d more times, durable %d of %d, layer %d", len(told), b.durable.Load(), b.index, b.s.LayerBytes())
 	}
+}
+
+// TestReserve ensures that a store which is short of room says so before its layer has
+// none, tells it once, still flushes into what is left, and notices by itself that there is
+// room again.
+func TestReserve(t *testing.T) {
+	const layer = 1 << 20
+	var free atomic.Int64
+	told := make(chan struct{}, 10)
+	b := newBench(t, func(c *Config) {
+		free.Store(1 << 40)
+		c.FlushInterval = time.Hour
+		c.OnNoSpace = func() { told <- struct{}{} }
+		c.room = func(string) (int64, error) { return free.Load(), nil }
+	})
+	check := func(when string, short bool, want int) {
+		t.Helper()
+		if b.s.Short() != short || len(told) != want {
+			t.Errorf("%s: short %v, told %d times", when, b.s.Short(), len(told))
+		}
+	}
+	b.put("a", "1")
+	b.flush()
+	check("on an empty disk", false, 0)
+	free.Store(reserveBytes + layer)
+	b.put("a", "2")
+	b.flush()
+	check("with the reserve and some room", false, 0)
+	b.put("b", strings.Repeat("x", layer))
+	check("with more in the layer than there is room beyond the reserve", true, 0)
+	free.Store(reserveBytes / 2)
+	b.flush()
+	b.put("a", "3")
+	b.flush()
+	<-told // which follows the flush
+	check("after flushes into the reserve", true, 0)
+	free.Store(1 << 40)
+	for b.s.Short() { // what it awaits is the flusher's own look, a second later
+		runtime.Gosched()
+	}
+	check("with room again", false, 0)
+	free.Store(0)
+	b.put("a", "4")
+	if err := b.s.Flush(context.Background()); !errors.Is(err, backends.ErrNoSpace) {
+		t.Errorf("flush without any room: %v", err)
+	}
+	<-told
+	check("without any room", true, 0)
+	free.Store(reserveBytes - 1)
+	b.flush()
+	b.close()
+	free.Store(0)
+	b.open()
+	check("opened on a disk without any room", true, 0)
+	<-told
 }
 
 // TestFailedCommit ensures that a commit that fails otherwise than for want of

@@ -14,29 +14,42 @@ import (
 )
 
 const (
-	// noSpaceRetry is the pause before a flush that found no room is tried again.
+	// noSpaceRetry is the pause before a flush that found no room is tried again, and
+	// before somebody looks whether there is room again.
 	noSpaceRetry = time.Second
-	// flushMarginBytes is room for the pages above the records: branch pages,
-	// small buckets, the free list's growth.
-	flushMarginBytes = 4 << 20
+	// flushMarginBytes is room for the pages above the records: branch pages and
+	// small buckets.
+	flushMarginBytes = 256 << 10
+	// reserveBytes is room beyond the layer's that writes which grow the store must
+	// leave, see [Store.Short]. With it the layer reaches the file, and so do the
+	// deletes and compactions that make room there.
+	reserveBytes = 4 << 20
 )
 
 // flusher is the goroutine that commits the layer. It sleeps until it is kicked,
 // waits for the layer to be worth a commit, and commits it.
 func (s *Store) flusher() {
 	defer s.done.Done()
-	var due, retry <-chan time.Time
-	cancel := func() {}
-	defer func() { cancel() }()
-	start := func(d time.Duration) <-chan time.Time {
-		cancel()
-		var c <-chan time.Time
-		c, cancel = s.cfg.Clock.After(d)
-		return c
+	var due, retry, look <-chan time.Time
+	cancels := map[*<-chan time.Time]func(){}
+	defer func() {
+		for _, cancel := range cancels {
+			cancel()
+		}
+	}()
+	start := func(timer *<-chan time.Time, d time.Duration) {
+		if cancel, ok := cancels[timer]; ok {
+			cancel()
+		}
+		*timer, cancels[timer] = s.cfg.Clock.After(d)
 	}
-	noSpace := false
+	if s.Short() {
+		start(&look, noSpaceRetry)
+	}
+	missed, short := false, false // told already
 	for {
 		var ripe bool
+		var err error
 		select {
 		case <-s.stopped.Done():
 			return
@@ -46,35 +59,65 @@ func (s *Store) flusher() {
 			due, ripe = nil, true
 		case <-retry:
 			retry, ripe = nil, true
+		case <-look:
+			look, err = nil, s.measureRoom()
 		}
 		switch {
+		case err != nil:
 		case retry != nil: // Disk full: only the timer tries again.
 		case ripe:
-			due = nil
-			err := s.flush()
+			due, err = nil, s.flush()
 			if errors.Is(err, backends.ErrNoSpace) {
 				s.missed(err)
-				if !noSpace {
-					noSpace = true
+				if !missed {
 					s.log.Error("no room to flush; writes stay in memory and the log", zap.Error(err))
-					s.cfg.OnNoSpace()
 				}
-				retry = start(noSpaceRetry)
-				continue
+				missed, err = true, nil
+				start(&retry, noSpaceRetry)
+				break
 			}
-			if err != nil {
-				s.failWriting(err)
-				return
-			}
-			noSpace = false
-			if s.dirty() {
-				due = start(s.cfg.FlushInterval)
+			missed = false
+			if err == nil && s.dirty() {
+				start(&due, s.cfg.FlushInterval)
 			}
 		case due == nil && s.dirty():
-			due = start(s.cfg.FlushInterval)
+			start(&due, s.cfg.FlushInterval)
+		}
+		if err != nil {
+			s.failWriting(err)
+			return
+		}
+		was := short
+		if short = s.Short(); short && !was {
+			s.log.Warn("the disk of the store is nearly full", zap.Int64("room-bytes", s.sizes.room.Load()), zap.Int64("layer-bytes", s.LayerBytes()))
+			s.cfg.OnNoSpace()
+		}
+		if short && look == nil {
+			start(&look, noSpaceRetry)
 		}
 	}
 }
+
+// Short tells whether the disk lacks room for the layer and the reserve, as of the
+// last flush: writes that grow the store are to be refused then. It is lock-free.
+func (s *Store) Short() bool {
+	return s.sizes.room.Load() < flushedBytes(s.LayerBytes())+reserveBytes
+}
+
+// flushedBytes is an upper bound of what so much of the layer takes in the file.
+func flushedBytes(layer int64) int64 { return layer + layer/2 }
+
+// measureRoom takes the room for flushes: what the file system has free, and the file.
+func (s *Store) measureRoom() error {
+	free, err := s.cfg.room(filepath.Dir(s.cfg.Path))
+	if err == nil {
+		s.sizes.room.Store(free + s.freePages())
+	}
+	return err
+}
+
+// freePages is how many bytes of the file hold nothing.
+func (s *Store) freePages() int64 { return s.Size() - s.SizeInUse() }
 
 // missed notes that a flush found no room. Who waits for the flush is told, and
 // who waits for the layer looks at its bound again, which is another now.
@@ -83,6 +126,7 @@ func (s *Store) missed(err error) {
 	defer s.mu.Unlock()
 	s.noRoom = err
 	s.misses++
+	s.sizes.room.Store(0) // whatever it was taken for, it was not enough
 	if s.full != nil {
 		close(s.full)
 		s.full = nil
@@ -117,6 +161,9 @@ func (s *Store) flush() error {
 	err := s.commitFrozen()
 	s.writeFile.Unlock()
 	if err != nil {
+		return err
+	}
+	if err := s.measureRoom(); err != nil {
 		return err
 	}
 	// Told before those who wait for the flush, so that they find it known.
@@ -169,15 +216,17 @@ func (s *Store) needRoom(n int64) error {
 	return nil
 }
 
-// flushReserve is the room that copies of the file must leave: what the next flush needs
-// beyond the file's free pages.
-func (s *Store) flushReserve() int64 { return max(0, s.flushNeeds(s.LayerBytes())) }
+// flushReserve is the room that copies of the file must leave on the disk, beyond the
+// file's free pages, so that it is not Short of it.
+func (s *Store) flushReserve() int64 {
+	return max(0, flushedBytes(s.LayerBytes())+reserveBytes-s.freePages())
+}
 
 // flushNeeds is how many bytes a flush of so much of the layer needs on the disk. The file's
 // free pages are room, too: else deletions and a compaction could not make any on a full
 // disk. Should they be in pieces too small, the write fails, and is tried again.
 func (s *Store) flushNeeds(layer int64) int64 {
-	return layer + layer/2 + flushMarginBytes - (s.Size() - s.SizeInUse())
+	return flushedBytes(layer) + flushMarginBytes - s.freePages()
 }
 
 // sequentialFill is how full pages are left that only ever grow at their end.

@@ -55,7 +55,8 @@ type Store struct {
 	// writeFile is held by who changes the file: the flusher's commits, the
 	// compactor's batches, the last round of Defragment.
 	writeFile sync.Mutex
-	sizes     struct{ size, inUse, layer atomic.Int64 }
+	// sizes are the file's, the layer's, and the room there is for flushes.
+	sizes struct{ size, inUse, layer, room atomic.Int64 }
 
 	ring    ring
 	pins    pins
