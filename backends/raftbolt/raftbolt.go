@@ -304,6 +304,9 @@ func (b *Backend) superviseDisk() {
 		case <-b.full:
 			// What the log keeps beyond its need is room for the store, if they share a disk.
 			b.node.ShrinkLog()
+			if !b.store.Short() {
+				continue
+			}
 			if err := b.raiseNoSpace(b.running); err != nil && b.running.Err() == nil {
 				b.env.Logger.Warn("the disk is full, and the alarm could not be raised", zap.Error(err))
 			}

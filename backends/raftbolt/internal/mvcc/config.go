@@ -29,15 +29,15 @@ type Config struct {
 	Clock backends.Clock
 
 	// OnDurable is called after each flush with the raft index that is now
-	// durable. OnNoSpace is called when the store is found [Store.Short] of room, at
-	// most once until there is some again. OnFatal is called once, when the store cannot go
+	// durable. OnNoSpace is called when the store is found [Store.Short] of room, and
+	// when a flush finds none: at most once each until there is some again. OnFatal is called once, when the store cannot go
 	// on, by whoever finds out. None may block or call the store. Any may be nil.
 	OnDurable func(index uint64)
 	OnNoSpace func()
 	OnFatal   func(error)
 
 	// OnCommit is told what each commit of the file took, OnCompactBatch what each
-	// transaction of a compaction removed and took, OnCompacted what a whole one
+	// batch of a compaction removed and took, OnCompacted what a whole one
 	// took. They count; the same holds for them.
 	OnCommit       func(CommitTimes)
 	OnCompactBatch func(removed int, took time.Duration)

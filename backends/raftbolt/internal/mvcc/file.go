@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -112,6 +113,16 @@ func (s *Store) corrupt(format string, args ...any) error {
 func isNoSpace(err error) bool {
 	var p *fs.PathError
 	return errors.As(err, &p) && p.Op == "write" && (errors.Is(p.Err, syscall.ENOSPC) || errors.Is(p.Err, syscall.EDQUOT))
+}
+
+// allocatedBytes is what a file takes on its disk; 0 when that cannot be told.
+func allocatedBytes(path string) int64 {
+	if info, err := os.Stat(path); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			return st.Blocks * 512
+		}
+	}
+	return 0
 }
 
 // freeBytes is what an unprivileged writer may still use of dir's file system.

@@ -23,7 +23,9 @@ const (
 	// reserveBytes is room beyond the layer's that writes which grow the store must
 	// leave, see [Store.Short]. With it the layer reaches the file, and so do the
 	// deletes and compactions that make room there.
-	reserveBytes = 4 << 20
+	// A commit writes up to four records anew, of a leaf that it touches, and twice as
+	// many where it merges two: some 12 MiB of the largest that the default limit admits.
+	reserveBytes = 16 << 20
 )
 
 // flusher is the goroutine that commits the layer. It sleeps until it is kicked,
@@ -43,13 +45,17 @@ func (s *Store) flusher() {
 		}
 		*timer, cancels[timer] = s.cfg.Clock.After(d)
 	}
-	if s.Short() {
-		start(&look, noSpaceRetry)
-	}
 	missed, short := false, false // told already
 	for {
+		was := short
+		if short = s.Short(); short && !was {
+			s.log.Warn("the disk of the store is nearly full", zap.Int64("room-bytes", s.sizes.room.Load()), zap.Int64("layer-bytes", s.LayerBytes()))
+			s.cfg.OnNoSpace()
+		}
+		if short && look == nil {
+			start(&look, noSpaceRetry)
+		}
 		var ripe bool
-		var err error
 		select {
 		case <-s.stopped.Done():
 			return
@@ -60,64 +66,76 @@ func (s *Store) flusher() {
 		case <-retry:
 			retry, ripe = nil, true
 		case <-look:
-			look, err = nil, s.measureRoom()
+			look = nil
 		}
 		switch {
-		case err != nil:
 		case retry != nil: // Disk full: only the timer tries again.
 		case ripe:
-			due, err = nil, s.flush()
+			due = nil
+			err := s.flush()
 			if errors.Is(err, backends.ErrNoSpace) {
 				s.missed(err)
 				if !missed {
 					s.log.Error("no room to flush; writes stay in memory and the log", zap.Error(err))
+					s.cfg.OnNoSpace()
 				}
-				missed, err = true, nil
+				missed, short = true, true
 				start(&retry, noSpaceRetry)
-				break
+				continue
+			}
+			if err != nil {
+				s.failWriting(err)
+				return
 			}
 			missed = false
-			if err == nil && s.dirty() {
+			if s.dirty() {
 				start(&due, s.cfg.FlushInterval)
 			}
 		case due == nil && s.dirty():
 			start(&due, s.cfg.FlushInterval)
 		}
-		if err != nil {
-			s.failWriting(err)
-			return
-		}
-		was := short
-		if short = s.Short(); short && !was {
-			s.log.Warn("the disk of the store is nearly full", zap.Int64("room-bytes", s.sizes.room.Load()), zap.Int64("layer-bytes", s.LayerBytes()))
-			s.cfg.OnNoSpace()
-		}
-		if short && look == nil {
-			start(&look, noSpaceRetry)
-		}
 	}
 }
 
-// Short tells whether the disk lacks room for the layer and the reserve, as of the
-// last flush: writes that grow the store are to be refused then. It is lock-free.
+// Short tells whether the disk lacks room for the layer and the reserve: writes that grow
+// the store are to be refused then. It is lock-free while there is room; else it looks
+// again, which waits for a commit of the file that is under way.
 func (s *Store) Short() bool {
-	return s.sizes.room.Load() < flushedBytes(s.LayerBytes())+reserveBytes
+	if s.starved.Load() {
+		return true
+	}
+	if s.roomy() {
+		return false
+	}
+	// In the middle of a flush its bytes would count on the disk and in the layer.
+	s.writeFile.Lock()
+	defer s.writeFile.Unlock()
+	return s.starved.Load() || s.measureRoom() != nil || !s.roomy()
 }
 
-// flushedBytes is an upper bound of what so much of the layer takes in the file.
-func flushedBytes(layer int64) int64 { return layer + layer/2 }
+func (s *Store) roomy() bool {
+	return s.sizes.room.Load() >= flushedBytes(s.LayerBytes())+reserveBytes
+}
+
+// flushedBytes is what so much of the layer takes in the file at the most, pages that are
+// written anew aside: bbolt fills leaves of large records by little more than half.
+func flushedBytes(layer int64) int64 { return 2 * layer }
 
 // measureRoom takes the room for flushes: what the file system has free, and the file.
+// The caller holds writeFile.
 func (s *Store) measureRoom() error {
 	free, err := s.cfg.room(filepath.Dir(s.cfg.Path))
 	if err == nil {
-		s.sizes.room.Store(free + s.freePages())
+		s.sizes.room.Store(free + s.fileRoom())
 	}
 	return err
 }
 
-// freePages is how many bytes of the file hold nothing.
-func (s *Store) freePages() int64 { return s.Size() - s.SizeInUse() }
+// fileRoom is how many bytes of the file hold nothing: its free pages, and what a commit
+// that failed has left behind them.
+func (s *Store) fileRoom() int64 {
+	return max(s.Size(), allocatedBytes(s.cfg.Path)) - s.SizeInUse()
+}
 
 // missed notes that a flush found no room. Who waits for the flush is told, and
 // who waits for the layer looks at its bound again, which is another now.
@@ -126,7 +144,7 @@ func (s *Store) missed(err error) {
 	defer s.mu.Unlock()
 	s.noRoom = err
 	s.misses++
-	s.sizes.room.Store(0) // whatever it was taken for, it was not enough
+	s.starved.Store(true)
 	if s.full != nil {
 		close(s.full)
 		s.full = nil
@@ -157,10 +175,19 @@ func (s *Store) flush() error {
 	if !s.freeze() {
 		return nil
 	}
+	if err := s.commitAndThaw(); err != nil {
+		return err
+	}
+	// A pinned root costs memory only as writes part from it, which brings us here.
+	s.roots.prune(s.CompactRevision())
+	return nil
+}
+
+// commitAndThaw holds writeFile until the layer is rid of what the file has now.
+func (s *Store) commitAndThaw() error {
 	s.writeFile.Lock()
-	err := s.commitFrozen()
-	s.writeFile.Unlock()
-	if err != nil {
+	defer s.writeFile.Unlock()
+	if err := s.commitFrozen(); err != nil {
 		return err
 	}
 	if err := s.measureRoom(); err != nil {
@@ -169,8 +196,6 @@ func (s *Store) flush() error {
 	// Told before those who wait for the flush, so that they find it known.
 	s.cfg.OnDurable(s.layer.frozen.applied.Index)
 	s.thaw()
-	// A pinned root costs memory only as writes part from it, which brings us here.
-	s.roots.prune(s.CompactRevision())
 	return nil
 }
 
@@ -216,17 +241,16 @@ func (s *Store) needRoom(n int64) error {
 	return nil
 }
 
-// flushReserve is the room that copies of the file must leave on the disk, beyond the
-// file's free pages, so that it is not Short of it.
-func (s *Store) flushReserve() int64 {
-	return max(0, flushedBytes(s.LayerBytes())+reserveBytes-s.freePages())
-}
+// flushReserve is the room that copies of the file must leave on the disk: more than what
+// makes the store Short, so that a copy ends before writes are refused. The file's free
+// pages do not count, since Defragment leaves them.
+func (s *Store) flushReserve() int64 { return flushedBytes(s.LayerBytes()) + 2*reserveBytes }
 
 // flushNeeds is how many bytes a flush of so much of the layer needs on the disk. The file's
 // free pages are room, too: else deletions and a compaction could not make any on a full
 // disk. Should they be in pieces too small, the write fails, and is tried again.
 func (s *Store) flushNeeds(layer int64) int64 {
-	return flushedBytes(layer) + flushMarginBytes - s.freePages()
+	return flushedBytes(layer) + flushMarginBytes - s.fileRoom()
 }
 
 // sequentialFill is how full pages are left that only ever grow at their end.

@@ -181,6 +181,7 @@ func (s *Store) thaw() {
 	s.applied = l.frozen.applied
 	l.frozenOps, l.frozenBytes, l.busy = nil, 0, false
 	s.noRoom = nil
+	s.starved.Store(false)
 	s.sizes.layer.Store(l.bytes)
 	if s.full != nil && l.bytes < s.cfg.LayerBytes {
 		close(s.full)

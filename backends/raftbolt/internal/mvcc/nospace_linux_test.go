@@ -42,6 +42,9 @@ func TestDiskFull(t *testing.T) {
 		b.put("big", strings.Repeat("x", 300_000))
 	}
 	<-told
+	if !b.s.Short() {
+		t.Error("a flush found no room, and the store is not short of it")
+	}
 	for _, key := range []string{"first", "big"} {
 		v := b.s.View()
 		if _, ok, err := v.Get([]byte(key), 0); !ok || err != nil {

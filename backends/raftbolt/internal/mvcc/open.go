@@ -80,7 +80,7 @@ func (s *Store) openFile() error {
 	if err := removeLeftovers(path); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
-	if err := errors.Join(s.completeBuckets(), s.refreshSizes(), s.measureRoom()); err != nil {
+	if err := errors.Join(s.completeBuckets(), s.refreshSizes()); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
 	s.adopt(loaded)

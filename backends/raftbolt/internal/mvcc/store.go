@@ -36,6 +36,8 @@ type Store struct {
 	// counts those that found none.
 	noRoom error
 	misses uint64
+	// starved tells that noRoom is not nil, without mu.
+	starved atomic.Bool
 	// applied is what the last flush wrote.
 	applied Applied
 	// version is the storage version.
