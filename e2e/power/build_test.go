@@ -53,7 +53,7 @@ func plantedFaults(segments []edit) []edit {
 		{mvccDir + "open.go", "NoSync:          s.cfg.NoSync,", "NoSync:          s.cfg.NoSync || " + on(faultStoreSync) + ","},
 		{mvccDir + "open.go", "return errors.Join(d.Sync(), d.Close())", "if " + on(faultStoreDir) + " {\n\t\treturn d.Close()\n\t}\n\treturn errors.Join(d.Sync(), d.Close())"},
 		{mvccDir + "defrag.go", "return to.Sync()", "if " + on(faultDefragment) + " {\n\t\treturn nil\n\t}\n\treturn to.Sync()"},
-		{mvccDir + "flush.go", "\terr := s.commitFrozen()", "\tif " + on(faultCut) + " {\n\t\ts.cfg.OnDurable(s.layer.frozen.applied.Index)\n\t}\n\terr := s.commitFrozen()"},
+		{mvccDir + "flush.go", "\tif err := s.commitFrozen(); ", "\tif " + on(faultCut) + " {\n\t\ts.cfg.OnDurable(s.layer.frozen.applied.Index)\n\t}\n\tif err := s.commitFrozen(); "},
 		{"backends/raftbolt/datadir.go", "\treturn f.Sync()\n}\n\nfunc syncDir", "\tif " + on(faultState) + " {\n\t\treturn nil\n\t}\n\treturn f.Sync()\n}\n\nfunc syncDir"},
 		{"backends/raftbolt/datadir.go", "\tfor _, leaf := range []string{filepath.Join(d.member, snapDir), d.wal} {", "\tif " + on(faultPath) + " {\n\t\treturn nil\n\t}\n\tfor _, leaf := range []string{filepath.Join(d.member, snapDir), d.wal} {"},
 	}, segments...)
