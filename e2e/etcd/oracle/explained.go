@@ -172,16 +172,21 @@ func joinedHistory(told []*pb.WatchResponse) (*pb.WatchResponse, error) {
 	return out, nil
 }
 
-// cuts are the numbers of records of a range stream's messages, or of events of a watch's;
-// nil of other messages.
-func cuts(chunks []proto.Message) []int {
-	var out []int
+// cut is where a message of a stream ends.
+type cut struct {
+	records  int  // of a range, or events of a watch
+	fragment bool // it announces that its batch goes on in the next
+}
+
+// cuts are those of a range stream's messages or of a watch's; nil of other messages.
+func cuts(chunks []proto.Message) []cut {
+	var out []cut
 	for _, m := range chunks {
 		switch c := m.(type) {
 		case *pb.RangeStreamResponse:
-			out = append(out, len(c.RangeResponse.GetKvs()))
+			out = append(out, cut{records: len(c.RangeResponse.GetKvs())})
 		case *pb.WatchResponse:
-			out = append(out, len(c.Events))
+			out = append(out, cut{len(c.Events), c.Fragment})
 		}
 	}
 	return out

@@ -207,6 +207,7 @@ func shrinkAll(t *testing.T, known map[string]*method, failures []failure) {
 			continue
 		}
 		done[sign] = true
+		fmt.Printf("sequence %d, now it is shrunk in at most %d plays:\n%v\n", f.number, *triesFlag, f.verdict)
 		script := Script{f.script.Flags, f.script.Steps[:f.verdict.index+1]}
 		var last *verdict
 		short := shrunk(script, *triesFlag, func(s Script) bool {
